@@ -1,0 +1,1 @@
+"""The csi-model command."""

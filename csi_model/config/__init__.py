@@ -1,0 +1,1 @@
+"""The configuration file: one validated model with a default for everything."""

@@ -1,0 +1,100 @@
+"""The configuration file's model: every key, its default, and what it means.
+
+The file is YAML with camelCase keys; unknown keys are refused by their path. docs/configuration.md is generated from this module.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "ms": 0.001}
+_BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def _seconds(value: object) -> object:
+    return _scaled(value, _UNITS, "a duration such as 90s, 10m or 2h")
+
+
+def _bytes(value: object) -> object:
+    scaled = _scaled(value, _BYTES, "a size such as 64MiB or 2GiB")
+    return int(scaled) if isinstance(scaled, float) else scaled
+
+
+def _scaled(value: object, units: dict[str, int] | dict[str, float], expected: str) -> object:
+    if not isinstance(value, str):
+        return value
+    match = _QUANTITY.fullmatch(value)
+    if not match or match[2] not in units:
+        msg = f"expected {expected}, not {value!r}"
+        raise ValueError(msg)
+    return float(match[1]) * units[match[2]]
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+ByteCount = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class RegistryHost(_Section):
+    """How one registry host is reached."""
+
+    plain_http: bool = Field(default=False, description="Speak HTTP without TLS to this host.")
+    ca_file: Path | None = Field(default=None, description="PEM file of certificate authorities, trusted for this host in addition to the system's.")
+    credentials_file: Path | None = Field(default=None, description="Docker config.json whose `auths` are used for this host when a volume brings no credentials.")
+
+
+class Pull(_Section):
+    """How models are pulled."""
+
+    active_blobs: int = Field(default=4, ge=1, le=64, description="Layers that are downloaded at the same time, over all pulls.")
+    connections_per_blob: int = Field(default=2, ge=1, le=16, description="Range connections that share one layer, where the registry serves ranges.")
+    buffers: int = Field(default=16, ge=2, le=256, description="Buffers of 4 MiB in the process's one pool; bounds the memory of all pulls.")
+    decoders: int = Field(default=4, ge=1, le=16, description="Compressed layers that are decoded at the same time.")
+    linger: Seconds = Field(default=600, description="How long a pull goes on after the last volume that waits for it has left.")
+    connect_timeout: Seconds = Field(default=10, description="Limit for connecting to a registry, name look-up and TLS handshake included.")
+    stall_timeout: Seconds = Field(default=30, description="A response that delivers no byte for so long is given up and asked for again.")
+    retries: int = Field(default=5, ge=0, le=100, description="Attempts after the first, with jittered exponential backoff, for a request that made no progress.")
+    free_space_reserve: ByteCount = Field(default=1 << 30, description="Bytes that a pull leaves free on the state directory's filesystem.")
+
+
+class Views(_Section):
+    """How views are mounted."""
+
+    strategy: Literal["auto", "erofs-direct", "erofs-loop", "erofs-buffered", "materialise"] = Field(
+        default="auto", description="Force one rung of the mount ladder; `auto` takes the highest that the node's probe saw working."
+    )
+    idle: Seconds = Field(default=600, description="How long a view stays mounted after its last volume has left, so that the next pod finds its pages.")
+
+
+class Layouts(_Section):
+    """OCI layouts over CSI."""
+
+    allowed_prefixes: tuple[str, ...] = Field(default=(), description="URL prefixes (`oci-layout:///srv/models/`) below which volumes may name OCI layouts.")
+
+
+class Csi(_Section):
+    """The CSI services."""
+
+    driver_name: str = Field(default="csi-model.dev", pattern=r"^[a-zA-Z][A-Za-z0-9.-]{0,61}[a-zA-Z]$", description="Name under which kubelet knows the driver.")
+    workers: int = Field(default=256, ge=34, le=4096, description="Threads of the CSI server; publishes that wait for a pull take one each.")
+    kubelet_root: Path = Field(default=Path("/var/lib/kubelet"), description="Target paths outside this directory are refused.")
+
+
+class Config(_Section):
+    """The whole file."""
+
+    registries: dict[str, RegistryHost] = Field(default_factory=dict, description="Settings by registry host, with its port where it has one.")
+    pull: Pull = Field(default_factory=Pull)
+    views: Views = Field(default_factory=Views)
+    layouts: Layouts = Field(default_factory=Layouts)
+    csi: Csi = Field(default_factory=Csi)
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe message that is logged.")

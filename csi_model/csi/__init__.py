@@ -1,0 +1,1 @@
+"""The CSI edge: gRPC services, error codes and registration with kubelet."""

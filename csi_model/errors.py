@@ -1,0 +1,59 @@
+"""Every failure that csi-model can name.
+
+Code below the edges raises these and knows nothing of gRPC codes or exit codes; the edges (``csi/``, ``cli/``) hold one table each
+that turns them into codes. A message names the thing that failed and the next step to take, and never holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class CsiModelError(Exception):
+    """The root of all our errors; raise one of its subclasses."""
+
+
+class InvalidRequestError(CsiModelError):
+    """What was asked for is malformed: a bad reference, attribute, path or configuration key."""
+
+
+class NotFoundError(CsiModelError):
+    """A tag, manifest, blob, path or volume that does not exist."""
+
+
+class ConflictError(CsiModelError):
+    """The target is already in use with other arguments."""
+
+
+class UnsupportedError(CsiModelError):
+    """A format, feature or kernel capability that csi-model does not have."""
+
+
+class UnauthenticatedError(CsiModelError):
+    """The registry asks for credentials, or refused those that it was given (401)."""
+
+
+class DeniedError(CsiModelError):
+    """The credentials are known but not allowed, or policy forbids it (403)."""
+
+
+class BusyError(CsiModelError):
+    """Another operation is pending for this volume or directory; try again."""
+
+
+class StillPullingError(BusyError):
+    """The wait ended before the pull did; the pull goes on and a retry joins it."""
+
+
+class NoSpaceError(CsiModelError):
+    """The disk or the budget cannot hold it."""
+
+
+class UnavailableError(CsiModelError):
+    """A registry or service is silent, overloaded or stopping; a later retry may succeed."""
+
+
+class CorruptContentError(CsiModelError):
+    """Bytes whose size or digest is not what their descriptor says."""
+
+
+class MountError(CsiModelError):
+    """The kernel refused a mount operation."""

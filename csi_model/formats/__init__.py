@@ -1,0 +1,1 @@
+"""Formats: manifest and config to placements, one module a format. No I/O."""

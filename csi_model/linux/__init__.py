@@ -1,0 +1,1 @@
+"""System calls, one small function each; errno is the error."""

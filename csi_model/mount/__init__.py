@@ -1,0 +1,1 @@
+"""Views: the ladder of mount strategies, and targets."""

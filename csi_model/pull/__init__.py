@@ -1,0 +1,1 @@
+"""The pull pipeline: fetch, verify, decode, index, write, once per layer."""

@@ -1,0 +1,1 @@
+"""Where models come from: one protocol, with registries and OCI layouts behind it."""
