@@ -48,21 +48,34 @@ class RegistryHost(_Section):
     """How one registry host is reached."""
 
     plain_http: bool = Field(default=False, description="Speak HTTP without TLS to this host.")
-    ca_file: Path | None = Field(default=None, description="PEM file of certificate authorities, trusted for this host in addition to the system's.")
-    credentials_file: Path | None = Field(default=None, description="Docker config.json whose `auths` are used for this host when a volume brings no credentials.")
+    ca_file: Path | None = Field(
+        default=None, description="PEM file of certificate authorities, trusted for this host in addition to the system's."
+    )
+    credentials_file: Path | None = Field(
+        default=None, description="Docker config.json whose `auths` are used for this host when a volume brings no credentials."
+    )
 
 
 class Pull(_Section):
     """How models are pulled."""
 
     active_blobs: int = Field(default=4, ge=1, le=64, description="Layers that are downloaded at the same time, over all pulls.")
-    connections_per_blob: int = Field(default=2, ge=1, le=16, description="Range connections that share one layer, where the registry serves ranges.")
-    buffers: int = Field(default=16, ge=2, le=256, description="Buffers of 4 MiB in the process's one pool; bounds the memory of all pulls.")
+    connections_per_blob: int = Field(
+        default=2, ge=1, le=16, description="Range connections that share one layer, where the registry serves ranges."
+    )
+    buffers: int = Field(
+        default=16, ge=2, le=256, description="Buffers of 4 MiB in the process's one pool; bounds the memory of all pulls."
+    )
     decoders: int = Field(default=4, ge=1, le=16, description="Compressed layers that are decoded at the same time.")
     linger: Seconds = Field(default=600, description="How long a pull goes on after the last volume that waits for it has left.")
     connect_timeout: Seconds = Field(default=10, description="Limit for connecting to a registry, name look-up and TLS handshake included.")
     stall_timeout: Seconds = Field(default=30, description="A response that delivers no byte for so long is given up and asked for again.")
-    retries: int = Field(default=5, ge=0, le=100, description="Attempts after the first, with jittered exponential backoff, for a request that made no progress.")
+    retries: int = Field(
+        default=5,
+        ge=0,
+        le=100,
+        description="Attempts after the first, with jittered exponential backoff, for a request that made no progress.",
+    )
     free_space_reserve: ByteCount = Field(default=1 << 30, description="Bytes that a pull leaves free on the state directory's filesystem.")
 
 
@@ -72,27 +85,37 @@ class Views(_Section):
     strategy: Literal["auto", "erofs-direct", "erofs-loop", "erofs-buffered", "materialise"] = Field(
         default="auto", description="Force one rung of the mount ladder; `auto` takes the highest that the node's probe saw working."
     )
-    idle: Seconds = Field(default=600, description="How long a view stays mounted after its last volume has left, so that the next pod finds its pages.")
+    idle: Seconds = Field(
+        default=600, description="How long a view stays mounted after its last volume has left, so that the next pod finds its pages."
+    )
 
 
 class Layouts(_Section):
     """OCI layouts over CSI."""
 
-    allowed_prefixes: tuple[str, ...] = Field(default=(), description="URL prefixes (`oci-layout:///srv/models/`) below which volumes may name OCI layouts.")
+    allowed_prefixes: tuple[str, ...] = Field(
+        default=(), description="URL prefixes (`oci-layout:///srv/models/`) below which volumes may name OCI layouts."
+    )
 
 
 class Csi(_Section):
     """The CSI services."""
 
-    driver_name: str = Field(default="csi-model.dev", pattern=r"^[a-zA-Z][A-Za-z0-9.-]{0,61}[a-zA-Z]$", description="Name under which kubelet knows the driver.")
-    workers: int = Field(default=256, ge=34, le=4096, description="Threads of the CSI server; publishes that wait for a pull take one each.")
+    driver_name: str = Field(
+        default="csi-model.dev", pattern=r"^[a-zA-Z][A-Za-z0-9.-]{0,61}[a-zA-Z]$", description="Name under which kubelet knows the driver."
+    )
+    workers: int = Field(
+        default=256, ge=34, le=4096, description="Threads of the CSI server; publishes that wait for a pull take one each."
+    )
     kubelet_root: Path = Field(default=Path("/var/lib/kubelet"), description="Target paths outside this directory are refused.")
 
 
 class Config(_Section):
     """The whole file."""
 
-    registries: dict[str, RegistryHost] = Field(default_factory=dict, description="Settings by registry host, with its port where it has one.")
+    registries: dict[str, RegistryHost] = Field(
+        default_factory=dict, description="Settings by registry host, with its port where it has one."
+    )
     pull: Pull = Field(default_factory=Pull)
     views: Views = Field(default_factory=Views)
     layouts: Layouts = Field(default_factory=Layouts)

@@ -28,8 +28,6 @@ class Hole:
     length: int
 
 
-
-
 @dataclass(slots=True, eq=False)
 class File:
     """A regular file; its segments, in order, add up to ``size`` bytes. ``mode`` holds permission bits only."""
