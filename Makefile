@@ -1,0 +1,38 @@
+# The two commands of the README are `make demo` and `make test`; both set up what they need (see .ci/setup).
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+
+.PHONY: help setup demo test unit soak bench proto docs format clean
+help: ## what there is to make
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Debian packages, Python environment, csi-sanity where Go is there
+	@.ci/setup
+
+demo: setup ## pack a real model, serve it, pull it, publish it over CSI, load it from the mount
+	$(PYTHON) e2e/demo.py
+
+test: setup ## every test: unit, root, end to end; linters and types among them
+	$(PYTEST) -n 2 --dist worksteal tests e2e
+
+unit: setup ## the tests that need neither root nor image tools
+	$(PYTEST) -m "not root and not e2e" tests
+
+soak: setup ## kill a pull at 200 random moments
+	$(PYTEST) -m soak --timeout 3600 e2e
+
+bench: setup ## compare with containerd, skopeo and curl; writes docs/performance.md's table and plot
+	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(PYTHON) -m benchmarks
+
+proto: setup ## generate Python code from proto/
+	$(PYTHON) proto/generate.py
+
+docs: setup ## generate docs/configuration.md
+	$(PYTHON) -m csi_model.config.document > docs/configuration.md
+
+format: setup ## format and fix what can be fixed
+	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
+
+clean: ## remove the Python environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
