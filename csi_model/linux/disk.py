@@ -1,0 +1,45 @@
+"""What a filesystem says of itself, and making directory entries durable."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Bytes and inodes of a filesystem; ``free`` is what a process like ours may still take."""
+
+    total: int
+    free: int
+    inodes_total: int
+    inodes_free: int
+
+
+def space(path: Path | str) -> Space:
+    """The space of the filesystem that holds ``path``; filesystems without an inode limit say 0 inodes in total."""
+    answer = os.statvfs(path)
+    return Space(
+        total=answer.f_blocks * answer.f_frsize,
+        free=answer.f_bavail * answer.f_frsize,
+        inodes_total=answer.f_files,
+        inodes_free=answer.f_favail,
+    )
+
+
+def free_bytes(path: Path | str) -> int:
+    """Bytes that can still be written to the filesystem that holds ``path``."""
+    return space(path).free
+
+
+def fsync_directory(path: Path | str) -> None:
+    """Make the names in a directory durable: creations, renames and removals that came before."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
