@@ -7,16 +7,13 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from csi_model.errors import InvalidRequestError
 from csi_model.oci.digest import Digest
 from csi_model.oci.platform import Platform
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping as MappingType
-
-_NO_ANNOTATIONS: MappingType[str, str] = MappingProxyType({})
+_NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _MAX_SIZE = 2**63 - 1
 
 
@@ -54,14 +51,19 @@ class Descriptor:
         if not media_type:
             msg = f"{where} has no mediaType"
             raise InvalidRequestError(msg)
+        try:
+            digest = Digest.parse(value.get("digest"))
+        except InvalidRequestError as error:
+            msg = f"the digest of {where} is not valid: {error}"
+            raise InvalidRequestError(msg) from error
         return cls(
             media_type=media_type,
-            digest=Digest.parse(value.get("digest")),
+            digest=digest,
             size=size,
             annotations=parse_annotations(value.get("annotations"), where),
-            artifact_type=_text(value, "artifactType", where),
+            artifact_type=_text(value, "artifactType", where) or None,
             platform=Platform.parse(value["platform"], where) if value.get("platform") is not None else None,
-            data=_data(value.get("data"), where),
+            data=_data(_text(value, "data", where), where),
             name=_text(value, "name", where),
         )
 
@@ -88,11 +90,11 @@ def _text(value: Mapping[str, object], key: str, where: str) -> str | None:
     raise InvalidRequestError(msg)
 
 
-def _data(value: object, where: str) -> bytes | None:
-    if value is None:
+def _data(text: str | None, where: str) -> bytes | None:
+    if text is None:
         return None
     try:
-        return base64.b64decode(value, validate=True) if isinstance(value, str) else b"".fromhex("!")
-    except (binascii.Error, ValueError) as error:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
         msg = f"data of {where} is not base64"
         raise InvalidRequestError(msg) from error
