@@ -8,16 +8,43 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from csi_model.errors import StillPullingError, UnavailableError
+from csi_model.errors import BusyError, StillPullingError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
 _Result = TypeVar("_Result")
+_Kind = TypeVar("_Kind", bound="Flight[Any]")
+
+
+class Waiter:
+    """Whoever waits for a flight; ``cancel`` ends the wait at once, from any thread, also before it began."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._wake: Callable[[], None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """End the wait with BusyError."""
+        with self._lock:
+            self._cancelled = True
+            wake = self._wake
+        if wake is not None:
+            wake()
+
+    def woken_by(self, wake: Callable[[], None] | None) -> None:
+        """What ``cancel`` calls to wake the wait; None when it is over."""
+        with self._lock:
+            self._wake = wake
 
 
 class Flight(Generic[_Result]):
@@ -49,18 +76,24 @@ class Flight(Generic[_Result]):
         with self._changed:
             return self._done
 
-    def wait(self, deadline: float | None) -> _Result:
+    def wait(self, deadline: float | None = None, waiter: Waiter | None = None) -> _Result:
         """The result, once it is there.
 
         Raises:
             StillPullingError: ``deadline`` (of ``time.monotonic()``) came first; says how far the work is.
+            BusyError: ``waiter`` was cancelled.
             UnavailableError: the process is stopping.
             CsiModelError: whatever the work failed with.
         """
+        waiter = waiter or Waiter()
+        waiter.woken_by(self._notify)
         with self._changed:
             self._waiters += 1
             try:
                 while not (self._done or self._stopping):
+                    if waiter.cancelled:
+                        msg = "the volume was unpublished while it waited for its model"
+                        raise BusyError(msg)
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise StillPullingError(self.describe())
@@ -68,12 +101,13 @@ class Flight(Generic[_Result]):
             finally:
                 self._waiters -= 1
                 self._abandoned_at = time.monotonic()
+                waiter.woken_by(None)
             if self._error is not None:
                 raise self._error
             if not self._done:
                 msg = "the driver is stopping; the next start goes on with what is on disk"
                 raise UnavailableError(msg)
-            return self._result  # type: ignore[return-value]  # None is a result where the work returns None
+            return cast("_Result", self._result)
 
     def stop(self) -> None:
         """Wake the waiters with UnavailableError and ask the work to end."""
@@ -81,10 +115,14 @@ class Flight(Generic[_Result]):
             self._stopping = True
             self._changed.notify_all()
 
-    def run(self, work: Callable[[Flight[_Result]], _Result]) -> None:
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def run(self, work: Callable[[], _Result]) -> None:
         """Do the work and keep its result or its error."""
         try:
-            result = work(self)
+            result = work()
         except BaseException as error:  # noqa: BLE001 - it is delivered to every waiter
             with self._changed:
                 self._error, self._done = error, True
@@ -95,17 +133,18 @@ class Flight(Generic[_Result]):
                 self._changed.notify_all()
 
 
-class Flights(Generic[_Result]):
+class Flights(Generic[_Kind]):
     """The flights under way, by key."""
 
-    def __init__(self, name: str, linger: float) -> None:
+    def __init__(self, kind: Callable[[float], _Kind], name: str, linger: float) -> None:
+        self._kind = kind
         self._name = name
         self._linger = linger
         self._lock = threading.Lock()
-        self._flights: dict[Hashable, tuple[Flight[_Result], threading.Thread]] = {}
+        self._flights: dict[Hashable, tuple[_Kind, threading.Thread]] = {}
         self._stopped = False
 
-    def join(self, key: Hashable, work: Callable[[Flight[_Result]], _Result]) -> Flight[_Result]:
+    def join(self, key: Hashable, work: Callable[[_Kind], object]) -> _Kind:
         """The flight that does ``work`` for ``key``: the one under way, or a new one.
 
         Raises:
@@ -117,7 +156,7 @@ class Flights(Generic[_Result]):
                 raise UnavailableError(msg)
             if key in self._flights:
                 return self._flights[key][0]
-            flight: Flight[_Result] = Flight(self._linger)
+            flight = self._kind(self._linger)
             thread = threading.Thread(target=self._fly, args=(key, flight, work), name=self._name, daemon=True)
             self._flights[key] = (flight, thread)
             thread.start()
@@ -134,9 +173,9 @@ class Flights(Generic[_Result]):
         for _, thread in flights:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _fly(self, key: Hashable, flight: Flight[_Result], work: Callable[[Flight[_Result]], _Result]) -> None:
+    def _fly(self, key: Hashable, flight: _Kind, work: Callable[[_Kind], object]) -> None:
         try:
-            flight.run(work)
+            flight.run(lambda: work(flight))
         finally:
             with self._lock:
                 del self._flights[key]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -13,6 +12,8 @@ from csi_model.oci.reference import parse_reference
 from csi_model.tree.view import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from csi_model.oci.reference import AnyReference
 
 ATTRIBUTES = ("reference", "pullPolicy", "path", "include", "exclude")

@@ -1,0 +1,252 @@
+"""Models: from a reference to verified layer files on this node.
+
+``Models.find`` answers at once, without the network, when everything is here; ``Models.fetch`` joins or starts a flight that resolves,
+pulls and records, and that goes on when its caller's deadline has passed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from csi_model.errors import NotFoundError, StillPullingError, UnavailableError
+from csi_model.formats.placement import Compression, FilePlacement, Placement
+from csi_model.linux import memory
+from csi_model.mount.strategy import WriteMode, choose_writes
+from csi_model.pull.puller import LayerWant
+from csi_model.sources.connect import connect
+from csi_model.store.records import ModelLayer, ModelRecord
+from csi_model.volumes import documents
+from csi_model.volumes.flight import Flight, Flights
+from csi_model.volumes.request import PullPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csi_model.config.model import Config
+    from csi_model.oci.digest import Digest
+    from csi_model.pull.progress import Progress
+    from csi_model.pull.puller import Pull, Puller
+    from csi_model.registry.credentials import Credential
+    from csi_model.sources.protocol import Source
+    from csi_model.store.store import Store
+    from csi_model.tree.tar import TarEntry
+    from csi_model.tree.view import Selection
+    from csi_model.volumes.documents import ModelDocuments
+    from csi_model.volumes.request import VolumeRequest
+
+log = structlog.get_logger(__name__)
+
+_REMEMBERED = 64
+"""Manifests whose documents are kept parsed in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyLayer:
+    """A layer that is on this node: where it lands, the digest and length of its layer file, and its tar index where it is at hand."""
+
+    placement: Placement
+    content: Digest
+    size: int
+    entries: tuple[TarEntry, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyModel:
+    """A model all of whose wanted layers are on this node, lowest first."""
+
+    manifest: Digest
+    format: str
+    layers: tuple[ReadyLayer, ...]
+
+
+class ModelFlight(Flight[ReadyModel]):
+    """The work of getting one model here; tells what it resolved and how far the pull is."""
+
+    manifest: Digest | None = None
+    pull: Pull | None = None
+
+    def progress(self) -> Progress | None:
+        """How far the bytes are; None before the first layer is asked for."""
+        return self.pull.progress() if self.pull is not None else None
+
+
+class Models:
+    """Finds, resolves and pulls models; one flight for all who ask for the same thing with the same credentials."""
+
+    def __init__(self, store: Store, puller: Puller, config: Config) -> None:
+        self._store = store
+        self._puller = puller
+        self._config = config
+        self._flights: Flights[ReadyModel, ModelFlight] = Flights(ModelFlight, "model", config.pull.linger)
+        self._documents: OrderedDict[Digest, ModelDocuments] = OrderedDict()
+        self._documents_lock = threading.Lock()
+
+    def find(self, manifest: Digest, selection: Selection) -> ReadyModel | None:
+        """The model, if all that the selection wants of it is on this node; whether it may be handed out is not asked here."""
+        known = self._load(manifest)
+        if known is None:
+            return None
+        layers: list[ReadyLayer] = []
+        for placement in wanted(known.layout.placements, selection):
+            record = self._store.state.layer(placement.layer.digest, _compression(placement).value)
+            if record is None or not self._store.content.has(record.content):
+                return None
+            layers.append(ReadyLayer(placement, record.content, record.size))
+        return ReadyModel(manifest, known.layout.format, tuple(layers))
+
+    def resolved(self, request: VolumeRequest) -> Digest | None:
+        """The manifest that the reference names as far as this node knows, unless the request wants the registry asked."""
+        if request.pull_policy is PullPolicy.ALWAYS:
+            return None
+        resolution = self._store.state.resolution(str(request.reference))
+        if resolution is not None:
+            return resolution.manifest
+        digest = request.reference.digest
+        return digest if digest is not None and self._load(digest) is not None else None
+
+    def authorise(self, request: VolumeRequest, manifest: Digest, credentials: Sequence[Credential]) -> None:
+        """Ask the registry whether these credentials may read a manifest that is here already.
+
+        Raises:
+            UnauthenticatedError, DeniedError: they may not.
+            UnavailableError: the registry cannot be asked now.
+        """
+        source = self._connect(request, credentials)
+        try:
+            source.resolve(dataclasses.replace(request.reference, digest=manifest))
+        finally:
+            source.close()
+
+    def fetch(self, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None = None) -> ModelFlight:
+        """The flight that gets the model here; ``pinned`` is the manifest that the volume must have, whatever the tag says by now.
+
+        Raises:
+            NotFoundError: the pull policy is Never.
+            UnavailableError: the process is stopping.
+        """
+        if request.pull_policy is PullPolicy.NEVER:
+            msg = f"{request.reference} is not on this node and pullPolicy is Never; pull it first or use IfNotPresent"
+            raise NotFoundError(msg)
+        key = (str(request.reference), pinned, request.selection, tuple(credentials))
+        return self._flights.join(key, lambda flight: self._fetch(flight, request, credentials, pinned))
+
+    def stop(self, grace: float) -> None:
+        """Wake all who wait and end all pulls; what is on disk is found again by the next start."""
+        self._flights.stop(grace)
+
+    def _connect(self, request: VolumeRequest, credentials: Sequence[Credential]) -> Source:
+        return connect(request.reference, credentials=credentials, config=self._config)
+
+    def _fetch(self, flight: ModelFlight, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None) -> ReadyModel:
+        source = self._connect(request, credentials)
+        try:
+            reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
+            known = documents.fetch(source, source.resolve(reference))
+            flight.manifest = known.digest
+            layers = self._pull(flight, source, known, request.selection)
+            self._record(request, source, known, layers)
+        finally:
+            source.close()
+        return ReadyModel(known.digest, known.layout.format, layers)
+
+    def _pull(self, flight: ModelFlight, source: Source, known: ModelDocuments, selection: Selection) -> tuple[ReadyLayer, ...]:
+        placements = wanted(known.layout.placements, selection)
+        wants = [_want(placement) for placement in placements]
+        mode = self._write_mode(placements)
+        with self._puller.pull(source, known.digest, wants, mode) as pull:
+            flight.pull = pull
+            flight.describe = lambda: f"{source.name}: {pull.progress()}"
+            while True:
+                try:
+                    results = pull.wait(1.0)
+                except StillPullingError:
+                    if flight.cancelled:
+                        msg = f"the pull of {source.name} was stopped; what is on disk is resumed by the next request"
+                        raise UnavailableError(msg) from None
+                else:
+                    break
+        return tuple(
+            ReadyLayer(placement, result.content, result.size, result.entries)
+            for placement, result in zip(placements, results, strict=True)
+        )
+
+    def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
+        missing = sum(placement.layer.size for placement in placements if not self._has(placement))
+        return choose_writes(
+            missing,
+            available=memory.available(),
+            cgroup_room=memory.cgroup_room(),
+            all_whole_raw=all(isinstance(placement, FilePlacement) and placement.mode == 0o444 for placement in placements),
+        )
+
+    def _has(self, placement: Placement) -> bool:
+        record = self._store.state.layer(placement.layer.digest, _compression(placement).value)
+        return record is not None and self._store.content.has(record.content)
+
+    def _record(self, request: VolumeRequest, source: Source, known: ModelDocuments, layers: Sequence[ReadyLayer]) -> None:
+        """Remember what was pulled: the documents first, so that a record never names what is not on the disk."""
+        stored = tuple(self._store.content.add(body) for body in known.bodies)
+        contents = {(layer.placement.layer.digest, _compression(layer.placement).value): layer.content for layer in layers}
+        state = self._store.state
+        state.record_model(
+            ModelRecord(
+                manifest=known.digest,
+                format=known.layout.format,
+                size=known.size,
+                authenticated=source.authenticated,
+                layers=tuple(
+                    ModelLayer(placement.layer.digest, compression, contents.get((placement.layer.digest, compression)))
+                    for placement in known.layout.placements
+                    for compression in (_compression(placement).value,)
+                ),
+                documents=stored,
+            )
+        )
+        state.record_resolution(str(request.reference), known.digest, time.time())
+        self._remember(known)
+
+    def _load(self, manifest: Digest) -> ModelDocuments | None:
+        with self._documents_lock:
+            if manifest in self._documents:
+                self._documents.move_to_end(manifest)
+                return self._documents[manifest]
+        known = documents.load(self._store.content, manifest)
+        if known is not None:
+            self._remember(known)
+        return known
+
+    def _remember(self, known: ModelDocuments) -> None:
+        with self._documents_lock:
+            self._documents[known.digest] = dataclasses.replace(known, bodies=())
+            while len(self._documents) > _REMEMBERED:
+                self._documents.popitem(last=False)
+
+
+def wanted(placements: Sequence[Placement], selection: Selection) -> tuple[Placement, ...]:
+    """The placements that may put something into the view; a layer no file of which is wanted is not pulled."""
+    return tuple(
+        placement
+        for placement in placements
+        if (
+            selection.wants_file(placement.path)
+            if isinstance(placement, FilePlacement)
+            else selection.wants_below(placement.prefix) or placement.whiteouts
+        )
+    )
+
+
+def _compression(placement: Placement) -> Compression:
+    return Compression.NONE if isinstance(placement, FilePlacement) else placement.compression
+
+
+def _want(placement: Placement) -> LayerWant:
+    if isinstance(placement, FilePlacement):
+        return LayerWant(placement.layer, Compression.NONE, None, index=False)
+    return LayerWant(placement.layer, placement.compression, placement.diff_id, index=True)
