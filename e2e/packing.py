@@ -94,10 +94,17 @@ def uncompressed(layout: Path, work: Path, *, name: str = "v1") -> Path:
     return plain
 
 
-def push_image(registry: Registry, repository: str, layout: Path, *, name: str = "v1", zstd: bool = False, tag: str = "v1") -> str:
-    """Copy an image out of a layout into the registry with skopeo: as it is, or its plain tars compressed with zstd on the way."""
+def zstd_compressed(plain: Path, work: Path, *, name: str = "v1") -> Path:
+    """The image of a layout of plain tars with its layers compressed with zstd, in a layout of its own."""
+    packed = work / "zstd"
+    _skopeo("--dest-compress", "--dest-compress-format", "zstd", f"oci:{plain}:{name}", f"oci:{packed}:{name}")
+    return packed
+
+
+def push_image(registry: Registry, repository: str, layout: Path, *, name: str = "v1", tag: str = "v1") -> str:
+    """Copy an image out of a layout into the registry with skopeo, just as it is."""
     reference = f"{registry.host}/{repository}:{tag}"
-    options = ["--dest-tls-verify=false", *(["--dest-compress-format", "zstd"] if zstd else ["--preserve-digests"])]
+    options = ["--preserve-digests", "--dest-tls-verify=false"]
     if registry.username is not None:
         options.append(f"--dest-creds={registry.username}:{registry.password}")
     _skopeo(*options, f"oci:{layout}:{name}", f"docker://{reference}")
