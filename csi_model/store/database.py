@@ -1,0 +1,152 @@
+"""SQLite as the state needs it: durable writes one after another, reads beside them, and errors of ours."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from csi_model.errors import BusyError, CorruptContentError, CsiModelError, NoSpaceError, UnavailableError
+from csi_model.steps import step
+from csi_model.store.schema import demand_current, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PATIENCE = 30.0
+"""Seconds to wait for another process, which can hold the database only for a moment (a reader that recovers the log)."""
+
+
+class Database:
+    """One database file in WAL mode, used by many threads.
+
+    A writer has two connections, each with its lock: one for transactions, which are on disk when ``write`` ends (synchronous=FULL, one
+    fsync), and one for reads, which therefore never wait for an fsync. A single guarded writing connection cannot meet "database is
+    locked", however many threads there are. A reading process has the reading connection alone.
+    """
+
+    def __init__(self, path: Path, reading: sqlite3.Connection, writing: sqlite3.Connection | None) -> None:
+        self.path = path
+        self._reading, self._reading_lock = reading, threading.Lock()
+        self._writing, self._writing_lock = writing, threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open for writing; create or migrate as needed.
+
+        Raises:
+            CorruptContentError: the file is damaged.
+            UnsupportedError: a newer csi-model wrote it.
+        """
+        with sqlite_errors(path):
+            writing = _connect(f"{path.absolute().as_uri()}?mode=rwc")
+            try:
+                writing.execute("PRAGMA journal_mode = WAL")
+                writing.execute("PRAGMA synchronous = FULL")
+                writing.execute("PRAGMA foreign_keys = ON")
+                _demand_sound(writing, path)
+                migrate(writing)
+                reading = _connect(f"{path.absolute().as_uri()}?mode=ro")
+            except BaseException:
+                writing.close()
+                raise
+            return cls(path, reading, writing)
+
+    @classmethod
+    def open_for_reading(cls, path: Path) -> Self:
+        """Open beside a running writer, or when there is none.
+
+        Raises:
+            NotFoundError, UnsupportedError: its schema is not ours.
+            CorruptContentError: the file is damaged.
+        """
+        with sqlite_errors(path):
+            reading = _connect(f"{path.absolute().as_uri()}?mode=ro")
+            try:
+                demand_current(reading)
+            except BaseException:
+                reading.close()
+                raise
+            return cls(path, reading, None)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: on disk when the body has ended, undone when it raised.
+
+        Raises:
+            NoSpaceError: the disk is full; nothing has changed.
+        """
+        with self._writing_lock, sqlite_errors(self.path):
+            if self._writing is None:
+                msg = f"the state database {self.path} is open for reading only; ask the running driver to change it"
+                raise BusyError(msg)
+            self._writing.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writing
+                step("state.begun")
+                self._writing.execute("COMMIT")
+            except BaseException:
+                if self._writing.in_transaction:
+                    self._writing.execute("ROLLBACK")
+                raise
+            step("state.committed")
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Reads that all see the same state."""
+        with self._reading_lock, sqlite_errors(self.path):
+            self._reading.execute("BEGIN")
+            try:
+                yield self._reading
+            finally:
+                if self._reading.in_transaction:
+                    self._reading.execute("ROLLBACK")
+
+    def problems(self) -> tuple[str, ...]:
+        """What a full check finds wrong with the file; reads all of it."""
+        with self.read() as connection:
+            return _problems(connection, "integrity_check")
+
+    def close(self) -> None:
+        """Close when running transactions have ended; a clean close leaves one file."""
+        with self._writing_lock, self._reading_lock:
+            self._reading.close()
+            if self._writing is not None:
+                self._writing.close()
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+def _demand_sound(connection: sqlite3.Connection, path: Path) -> None:
+    if problems := _problems(connection, "quick_check"):
+        msg = f"the state database {path} is damaged: {problems[0]}"
+        raise CorruptContentError(msg)
+
+
+def _problems(connection: sqlite3.Connection, check: str) -> tuple[str, ...]:
+    found = tuple(str(row[0]) for row in connection.execute(f"PRAGMA {check}"))
+    return () if found == ("ok",) else found
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors of the body as ours, told apart by result code (https://www.sqlite.org/rescode.html)."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _as_ours(error, path) from error
+
+
+def _as_ours(error: sqlite3.Error, path: Path) -> CsiModelError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # the low byte is the primary code
+    if code == sqlite3.SQLITE_FULL:
+        return NoSpaceError(f"the state database {path} cannot grow: the disk is full; free space with `csi-model rm`")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return CorruptContentError(f"the state database {path} is damaged ({error}); restart the driver, which rebuilds it")
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return BusyError(f"another process holds the state database {path}; try again")
+    return UnavailableError(f"the state database {path} cannot be used ({error}); look at the node's disk and kernel log, then try again")
