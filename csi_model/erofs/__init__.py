@@ -1,1 +1,1 @@
-"""EROFS images: a tree of inodes to the bytes of a metadata image. No I/O."""
+"""EROFS images as values: a tree of nodes becomes the few kilobytes of metadata that point into layer files. No I/O."""
