@@ -5,20 +5,22 @@ The file is YAML with camelCase keys; unknown keys are refused by their path. do
 
 from __future__ import annotations
 
+import enum
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "ms": 0.001}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "ms": 0.001}
 _BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
 def _seconds(value: object) -> object:
-    return _scaled(value, _UNITS, "a duration such as 90s, 10m or 2h")
+    return _scaled(value, _SECONDS, "a duration such as 90s, 10m or 2h")
 
 
 def _bytes(value: object) -> object:
@@ -27,6 +29,10 @@ def _bytes(value: object) -> object:
 
 
 def _scaled(value: object, units: dict[str, int] | dict[str, float], expected: str) -> object:
+    if isinstance(value, bool):
+        # YAML's yes and no would pass for 1 and 0.
+        msg = f"expected {expected}, not {value}"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic turns a ValueError into a message with the key's path
     if not isinstance(value, str):
         return value
     match = _QUANTITY.fullmatch(value)
@@ -36,8 +42,34 @@ def _scaled(value: object, units: dict[str, int] | dict[str, float], expected: s
     return float(match[1]) * units[match[2]]
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-ByteCount = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        msg = "expected a registry's host as references name it, such as registry.example or 127.0.0.1:5000, without http:// and path"
+        raise ValueError(msg)
+    return value
+
+
+def _layout_prefix(value: str) -> str:
+    scheme, separator, rest = value.partition("://")
+    if not separator or not (scheme == "oci-layout" or scheme.startswith("oci-layout+")) or "::" in value or ".." in rest.split("/"):
+        msg = "expected a prefix such as oci-layout:///srv/models/ or oci-layout+s3://bucket/models/, without '..' and '::'"
+        raise ValueError(msg)
+    return value
+
+
+class Unit(enum.Enum):
+    """What a number counts; the documentation shows its default so."""
+
+    SECONDS = "duration"
+    BYTES = "size"
+
+
+Seconds = Annotated[float, Unit.SECONDS, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+ByteCount = Annotated[int, Unit.BYTES, BeforeValidator(_bytes), Field(ge=0)]
+# Strict, because YAML's yes would pass for 1.
+Count = Annotated[int, Field(strict=True)]
+RegistryName = Annotated[str, AfterValidator(_host)]
+LayoutPrefix = Annotated[str, AfterValidator(_layout_prefix)]
 
 
 class _Section(BaseModel):
@@ -59,18 +91,18 @@ class RegistryHost(_Section):
 class Pull(_Section):
     """How models are pulled."""
 
-    active_blobs: int = Field(default=4, ge=1, le=64, description="Layers that are downloaded at the same time, over all pulls.")
-    connections_per_blob: int = Field(
+    active_blobs: Count = Field(default=4, ge=1, le=64, description="Layers that are downloaded at the same time, over all pulls.")
+    connections_per_blob: Count = Field(
         default=2, ge=1, le=16, description="Range connections that share one layer, where the registry serves ranges."
     )
-    buffers: int = Field(
+    buffers: Count = Field(
         default=16, ge=2, le=256, description="Buffers of 4 MiB in the process's one pool; bounds the memory of all pulls."
     )
-    decoders: int = Field(default=4, ge=1, le=16, description="Compressed layers that are decoded at the same time.")
+    decoders: Count = Field(default=4, ge=1, le=16, description="Compressed layers that are decoded at the same time.")
     linger: Seconds = Field(default=600, description="How long a pull goes on after the last volume that waits for it has left.")
     connect_timeout: Seconds = Field(default=10, description="Limit for connecting to a registry, name look-up and TLS handshake included.")
     stall_timeout: Seconds = Field(default=30, description="A response that delivers no byte for so long is given up and asked for again.")
-    retries: int = Field(
+    retries: Count = Field(
         default=5,
         ge=0,
         le=100,
@@ -93,7 +125,7 @@ class Views(_Section):
 class Layouts(_Section):
     """OCI layouts over CSI."""
 
-    allowed_prefixes: tuple[str, ...] = Field(
+    allowed_prefixes: tuple[LayoutPrefix, ...] = Field(
         default=(), description="URL prefixes (`oci-layout:///srv/models/`) below which volumes may name OCI layouts."
     )
 
@@ -104,7 +136,7 @@ class Csi(_Section):
     driver_name: str = Field(
         default="csi-model.dev", pattern=r"^[a-zA-Z][A-Za-z0-9.-]{0,61}[a-zA-Z]$", description="Name under which kubelet knows the driver."
     )
-    workers: int = Field(
+    workers: Count = Field(
         default=256, ge=34, le=4096, description="Threads of the CSI server; publishes that wait for a pull take one each."
     )
     kubelet_root: Path = Field(default=Path("/var/lib/kubelet"), description="Target paths outside this directory are refused.")
@@ -113,7 +145,7 @@ class Csi(_Section):
 class Config(_Section):
     """The whole file."""
 
-    registries: dict[str, RegistryHost] = Field(
+    registries: dict[RegistryName, RegistryHost] = Field(
         default_factory=dict, description="Settings by registry host, with its port where it has one."
     )
     pull: Pull = Field(default_factory=Pull)

@@ -33,8 +33,9 @@ def _kind(field: FieldDescriptor) -> str:
 def _fields(message: Descriptor) -> Iterator[str]:
     for field in message.fields:
         oneof = ":oneof" if field.containing_oneof else ""
-        secret = ":secret" if field.GetOptions().Extensions[csi_pb2.csi_secret] else ""
-        yield f"{field.name}={field.number}:{_kind(field)}{oneof}{secret}"
+        # protoc types the extension as a plain field descriptor, which mypy takes for no extension at all.
+        secret: bool = field.GetOptions().Extensions[csi_pb2.csi_secret]  # type: ignore[index]
+        yield f"{field.name}={field.number}:{_kind(field)}{oneof}{':secret' if secret else ''}"
 
 
 def _enum(enum: EnumDescriptor) -> str:
