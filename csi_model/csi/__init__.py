@@ -1,1 +1,1 @@
-"""The CSI edge: gRPC services, error codes and registration with kubelet."""
+"""The CSI edge: gRPC services for kubelet and the provisioner, and nothing that moves a byte or mounts a view."""

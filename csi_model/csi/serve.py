@@ -1,0 +1,138 @@
+"""Run the driver: serve CSI, register with kubelet, and stop in good order.
+
+The CSI socket is served before the registration socket appears, because kubelet calls the one as soon as it sees the other. On SIGTERM
+the registration socket goes first; publishes that wait are answered UNAVAILABLE, which makes kubelet come back; what is
+published stays published, for mounts live in the kernel and pods go on reading.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from csi_model.csi import sockets
+from csi_model.csi.controller import Controller
+from csi_model.csi.identity import Identity
+from csi_model.csi.node import Node
+from csi_model.csi.registration import Registration
+from csi_model.csi.server import RESERVED, csi_server, registration_server
+from csi_model.oci.layouturl import LayoutLocation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import grpc
+
+    from csi_model.config.model import Config
+    from csi_model.csi.engine import Engine
+
+log = structlog.get_logger(__name__)
+
+GRACE_SECONDS = 20.0
+
+
+class Shutdown:
+    """Why and when the driver ends: set once by a signal or by kubelet's refusal; later reasons change nothing."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self.exit_code = 0
+
+    def ask(self, *, exit_code: int) -> None:
+        """End the driver with this exit code."""
+        if not self._asked.is_set():
+            self.exit_code = exit_code
+            self._asked.set()
+
+    def wait(self) -> None:
+        """Return when somebody has asked."""
+        self._asked.wait()
+
+
+def run(
+    config: Config,
+    engine: Engine,
+    *,
+    endpoint: str,
+    node_id: str,
+    registration_dir: Path | None,
+    shutdown: Shutdown | None = None,
+) -> int:
+    """Serve until SIGTERM, SIGINT or kubelet's refusal; return the exit code.
+
+    A call that has not ended ``GRACE_SECONDS`` after the signal is cancelled, but its thread may live on: the caller ends the process with ``os._exit``
+    once its own clean-up is done. Signals are handled in the main thread only; elsewhere ``shutdown`` stands in for them.
+
+    Raises:
+        InvalidRequestError: endpoint, node id or registration directory cannot be used.
+        BusyError: another process serves one of the sockets.
+        UnavailableError: the kernel refused a socket.
+    """
+    ending = shutdown or Shutdown()
+    ready = threading.Event()
+    path = sockets.parse_endpoint(endpoint)
+    identity = Identity(config.csi.driver_name, ready)
+    layouts = config.layouts.allowed_prefixes
+    for prefix in layouts:
+        # Refused now rather than at each publish that names a layout.
+        LayoutLocation.parse(prefix)
+    node = Node(engine, node_id=node_id, publishes=config.csi.workers - RESERVED, layouts=layouts)
+    registration = Registration(driver=config.csi.driver_name, endpoint=str(path), refused=lambda _reason: ending.ask(exit_code=1))
+    with ExitStack() as stack:
+        stack.enter_context(_signals(ending))
+        server = csi_server(identity, Controller(layouts=layouts), node, workers=config.csi.workers)
+        stack.enter_context(_served(server, path, engine))
+        ready.set()
+        if registration_dir is not None:
+            socket = sockets.parse_endpoint(str(registration_dir / f"{config.csi.driver_name}-reg.sock"))
+            stack.enter_context(_registered(registration_server(identity, registration), socket))
+        log.info("serving", endpoint=str(path), node_id=node_id, driver=config.csi.driver_name)
+        ending.wait()
+        log.info("stopping", exit_code=ending.exit_code)
+    return ending.exit_code
+
+
+@contextmanager
+def _served(server: grpc.Server, path: Path, engine: Engine) -> Iterator[None]:
+    sockets.listen(server, path)
+    server.start()
+    try:
+        yield
+    finally:
+        # First no new calls, then an end to those that wait.
+        stopped = server.stop(GRACE_SECONDS)
+        engine.stop()
+        if not stopped.wait(GRACE_SECONDS + 1):
+            log.error("calls did not end within the grace period", seconds=GRACE_SECONDS)
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _registered(server: grpc.Server, path: Path) -> Iterator[None]:
+    sockets.listen(server, path)
+    server.start()
+    try:
+        yield
+    finally:
+        # kubelet takes the socket's disappearance for the driver's.
+        path.unlink(missing_ok=True)
+        server.stop(1).wait(2)
+
+
+@contextmanager
+def _signals(ending: Shutdown) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, lambda _number, _frame: ending.ask(exit_code=0)) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
