@@ -13,7 +13,6 @@ from csi_model.errors import InvalidRequestError
 from csi_model.oci.digest import Digest
 from csi_model.oci.platform import Platform
 
-_NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _MAX_SIZE = 2**63 - 1
 
 
@@ -27,7 +26,7 @@ class Descriptor:
     media_type: str
     digest: Digest
     size: int
-    annotations: Mapping[str, str] = field(default=_NO_ANNOTATIONS, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     artifact_type: str | None = None
     platform: Platform | None = None
     data: bytes | None = None
@@ -75,7 +74,7 @@ def parse_annotations(value: object, where: str) -> Mapping[str, str]:
         InvalidRequestError: not such a map.
     """
     if value is None:
-        return _NO_ANNOTATIONS
+        return MappingProxyType({})
     if not isinstance(value, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
         msg = f"the annotations of {where} are not a map of strings"
         raise InvalidRequestError(msg)

@@ -26,7 +26,7 @@ class Manifest:
     artifact_type: str | None
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default=MappingProxyType({}), hash=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     subject: Descriptor | None = None
 
 
@@ -37,7 +37,7 @@ class Index:
     media_type: str
     artifact_type: str | None
     manifests: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default=MappingProxyType({}), hash=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
 
 def parse_document(body: bytes, *, media_type: str | None, trusted: bool) -> Manifest | Index:
