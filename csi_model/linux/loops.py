@@ -10,11 +10,11 @@ import errno
 import fcntl
 import os
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _CONTROL = "/dev/loop-control"
 _LOOP_CTL_GET_FREE = 0x4C82
@@ -102,3 +102,12 @@ def _configured(file: int, backing: Path) -> tuple[str, int]:
     finally:
         os.close(control)
     raise OSError(errno.EBUSY, "no free loop device after many attempts", str(backing))
+
+
+def backing_file(name: str) -> Path | None:
+    """The file behind the loop device called ``loopN``, or None when it has none; ``(deleted)`` is cut off."""
+    try:
+        text = Path(f"/sys/block/{name}/loop/backing_file").read_text()
+    except FileNotFoundError:
+        return None
+    return Path(text.rstrip("\n").removesuffix(" (deleted)"))

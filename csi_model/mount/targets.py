@@ -1,0 +1,238 @@
+"""Target paths: where kubelet (or a person) wants to see a view.
+
+A target is checked before anything touches it: below its root, no symlink in any component. All work goes through a descriptor of its
+parent directory, so that nobody can swap a component in between. Nothing here ever deletes more than one empty directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from csi_model.errors import ConflictError, InvalidRequestError, MountError, UnsupportedError
+from csi_model.linux import mounts
+from csi_model.linux.mountinfo import Mount, mounts_at
+from csi_model.linux.paths import mount_place, open_beneath
+from csi_model.mount.superblock import PROTECTION
+from csi_model.steps import step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY
+_PROTECTED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV
+BUSY_PATIENCE = 2.0
+_BUSY_PAUSE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A checked target path: ``root``, which the operator trusts, and the components below it. ``path`` is as mountinfo shows it."""
+
+    root: Path
+    below: Path
+
+    @classmethod
+    def parse(cls, text: str, *, root: Path) -> Self:
+        """Check a target path against the root below which targets may lie; symlinks are looked for when it is used.
+
+        Raises:
+            InvalidRequestError: relative, not below the root, or with `..`, an empty or an overlong component.
+        """
+        shown = repr(text[:200])
+        if not text.startswith("/") or "\0" in text:
+            msg = f"the target path {shown} is not absolute"
+            raise InvalidRequestError(msg)
+        if ".." in text.split("/"):
+            msg = f"the target path {shown} contains '..'; name the directory itself"
+            raise InvalidRequestError(msg)
+        path = Path(text)
+        if root not in path.parents:
+            msg = f"the target path {shown} is not below {root}; is the driver's kubelet root configured as kubelet's?"
+            raise InvalidRequestError(msg)
+        # The root itself may be reached through a symlink that the node's owner made; mountinfo knows it by its real name.
+        return cls(Path(os.path.realpath(root)), path.relative_to(root))
+
+    @property
+    def path(self) -> Path:
+        """The whole path, its root resolved."""
+        return self.root / self.below
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def what_is_mounted(target: Target) -> tuple[Mount, ...]:
+    """The mounts stacked at the target, lowest first; none when it is no mount point, or is not there.
+
+    Raises:
+        InvalidRequestError: a component is a symlink or no directory.
+    """
+    try:
+        with _parent(target) as parent, mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as descriptor:
+            # One statx answers the common question; the list of all mounts is read only when something is there.
+            return mounts_at(target.path) if mount_place(descriptor).is_root else ()
+    except FileNotFoundError:
+        return ()
+
+
+def shows(target: Target, source: Path) -> bool:
+    """Whether what is seen at the target is the directory ``source``: the same inode of the same filesystem, mounted there."""
+    try:
+        with _parent(target) as parent, mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as descriptor:
+            here, there = os.fstat(descriptor), source.stat()
+            return mount_place(descriptor).is_root and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    except FileNotFoundError:
+        return False
+
+
+def attach(source: Path, target: Target) -> None:
+    """Make the directory that is seen at ``source`` appear at the target, read-only, nosuid and nodev from its first moment.
+
+    The clone of the source's mount gets its flags, and leaves the source's peer group, before any path shows it. The target's
+    directory is made when missing (its parent must exist) and is left as it was on failure.
+
+    Raises:
+        InvalidRequestError: the parent is missing, or a component is a symlink or no directory.
+        ConflictError: something is mounted there already, or the directory is not empty.
+        UnsupportedError: the kernel cannot make the clone read-only and the source is not.
+        MountError: the kernel refused.
+    """
+    try:
+        with _parent(target) as parent:
+            created = _make_directory(parent, target)
+            step("publish.created")
+            try:
+                with mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as place:
+                    _demand_free(place, target)
+                    with mounts.closing(mounts.clone_tree(source)) as clone:
+                        _protect(clone, source)
+                        mounts.attach_mount(clone, place, path=target)
+            except BaseException:
+                if created:
+                    os.rmdir(target.below.name, dir_fd=parent)
+                raise
+    except FileNotFoundError as error:
+        msg = f"cannot publish at {target}: {error.filename} does not exist; the parent directory must be there"
+        raise InvalidRequestError(msg) from error
+    except OSError as error:
+        msg = f"cannot mount {source} at {target}: {error.strerror}"
+        raise MountError(msg) from error
+    step("publish.attached")
+
+
+def detach(target: Target, *, ours: Callable[[Mount], bool]) -> None:
+    """Take away every mount of ours at the target, look again, and remove the directory. All done already is success.
+
+    Args:
+        target: where.
+        ours: tells our mounts from others'; when one of the stack is not, nothing is touched.
+
+    Raises:
+        ConflictError: somebody else's mount is there, or the directory holds files of its own.
+        InvalidRequestError: a component is a symlink or no directory.
+        MountError: still busy after ``BUSY_PATIENCE`` seconds, or the kernel refused.
+    """
+    try:
+        with _parent(target) as parent:
+            _unmount_all(parent, target, ours)
+            step("unpublish.detached")
+            os.rmdir(target.below.name, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+            msg = f"{target} holds files that csi-model did not put there; it was left untouched, move them away"
+            raise ConflictError(msg) from error
+        msg = f"cannot unmount {target}: {error.strerror}; it will be tried again"
+        raise MountError(msg) from error
+    step("unpublish.removed")
+
+
+def unmount_patiently(path: Path | str) -> None:
+    """Unmount the topmost mount, waiting a moment while the kernel says EBUSY, as it may just after a reader's exit.
+
+    ``OSError`` (EBUSY) after ``BUSY_PATIENCE`` seconds.
+    """
+    end = time.monotonic() + BUSY_PATIENCE
+    while True:
+        try:
+            mounts.unmount(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_BUSY_PAUSE)
+        else:
+            return
+
+
+def _unmount_all(parent: int, target: Target, ours: Callable[[Mount], bool]) -> None:
+    while stack := _stack(parent, target):
+        foreign = next((mount for mount in stack if not ours(mount)), None)
+        if foreign:
+            msg = f"{target} carries a mount that is not ours ({foreign.filesystem} {foreign.source}); it was left untouched"
+            raise ConflictError(msg)
+        unmount_patiently(f"/proc/self/fd/{parent}/{target.below.name}")
+
+
+def _stack(parent: int, target: Target) -> tuple[Mount, ...]:
+    with mounts.closing(open_beneath(parent, target.below.name, os.O_PATH)) as descriptor:
+        return mounts_at(target.path) if mount_place(descriptor).is_root else ()
+
+
+@contextmanager
+def _parent(target: Target) -> Iterator[int]:
+    """A descriptor of the target's parent directory, reached without following symlinks below the root."""
+    try:
+        with mounts.closing(os.open(target.root, _DIRECTORY | os.O_CLOEXEC)) as root:
+            parent = open_beneath(root, target.below.parent, _DIRECTORY)
+    except OSError as error:
+        _refuse_symlinks(error, target)
+        raise
+    with mounts.closing(parent):
+        try:
+            yield parent
+        except OSError as error:
+            _refuse_symlinks(error, target)
+            raise
+
+
+def _refuse_symlinks(error: OSError, target: Target) -> None:
+    if error.errno == errno.ELOOP:
+        msg = f"the target path {target} leads through a symlink, which is refused; name the real directory"
+        raise InvalidRequestError(msg) from error
+
+
+def _make_directory(parent: int, target: Target) -> bool:
+    try:
+        os.mkdir(target.below.name, 0o750, dir_fd=parent)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _demand_free(place: int, target: Target) -> None:
+    if mount_place(place).is_root:
+        msg = f"something is mounted at {target} already; unmount it first"
+        raise ConflictError(msg)
+    with os.scandir(f"/proc/self/fd/{place}") as entries:
+        if next(entries, None):
+            msg = f"{target} is a directory with files in it, which a mount would hide; move them away"
+            raise ConflictError(msg)
+
+
+def _protect(clone: int, source: Path) -> None:
+    try:
+        mounts.protect(clone, PROTECTION)
+    except OSError as error:
+        # Before Linux 5.12 a clone's flags cannot be changed while it is detached: it must have inherited them.
+        if error.errno != errno.ENOSYS:
+            raise
+        if os.statvfs(f"/proc/self/fd/{clone}").f_flag & _PROTECTED != _PROTECTED:
+            msg = f"this kernel (before 5.12) cannot make a clone of {source} read-only, and {source} is not mounted read-only itself"
+            raise UnsupportedError(msg) from error
