@@ -1,0 +1,68 @@
+"""Fetching: a blob's bytes as pieces, in order, over one connection or several.
+
+A layer begins on one connection, which is the cheapest. When its pieces turn out to spend their time on the way (a far registry, or one
+that rations each connection), the rest is fetched in short ranges over as many connections as are allowed, through an ordered window.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import structlog
+
+from csi_model.pull.body import expect_end, next_piece
+from csi_model.pull.pool import PIECE, Piece
+from csi_model.pull.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from csi_model.oci.descriptor import Descriptor
+    from csi_model.pull.pool import BufferPool
+    from csi_model.pull.stop import Stop
+    from csi_model.sources.protocol import Source
+
+log = structlog.get_logger(__name__)
+
+_SLOW_PIECE = 0.020
+"""Seconds that a piece takes on a connection of 200 MB/s: faster ones are not worth a second connection."""
+
+_SAMPLE = 3
+"""Slow pieces in a row that make a layer go wide."""
+
+_WORTH_SPLITTING = 8 * PIECE
+
+
+def host_of(source: Source) -> str:
+    """Whose share of buffers and permits a source draws on: the registry, or the layout."""
+    return source.name.partition("/")[0]
+
+
+def fetch(
+    source: Source, layer: Descriptor, *, offset: int, pool: BufferPool, stop: Stop, connections: int = 1, widen: bool = True
+) -> Generator[Piece, None, None]:
+    """The pieces of a blob from ``offset`` to its end; the caller releases each. Closing the iterator lets go of the connections.
+
+    Raises:
+        CorruptContentError: the blob is longer or shorter than its descriptor says.
+        UnavailableError: ``stop`` was set, or as ``BlobReader``; and its other errors.
+    """
+    host = host_of(source)
+    slow = 0
+    with closing(source.open(layer, offset=offset)) as reader, stop.waking(reader.close):
+        while offset < layer.size:
+            started = time.monotonic()
+            piece = next_piece(reader, layer, offset, pool=pool, host=host, stop=stop)
+            slow = slow + 1 if time.monotonic() - started > _SLOW_PIECE else 0
+            offset += piece.length
+            yield piece
+            if widen and slow >= _SAMPLE and connections > 1 and layer.size - offset >= _WORTH_SPLITTING and source.ranges:
+                break
+        else:
+            expect_end(reader, layer)
+            return
+    log.debug("fetching over several connections", blob=str(layer.digest), connections=connections, offset=offset)
+    with closing(Window(source, layer, offset, host=host, pool=pool, stop=stop, connections=connections)) as window:
+        yield from window.pieces()

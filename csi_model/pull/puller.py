@@ -1,0 +1,228 @@
+"""The puller: everything that a model needs, into the store, once per node whoever asks.
+
+Pulls belong to the process, not to the call that asked: a wait may end, the pull goes on. Layers are the unit: two models that share
+one share its flight. It knows neither manifests' formats nor views.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from csi_model.errors import BusyError, CsiModelError, NoSpaceError, UnavailableError
+from csi_model.linux.disk import free_bytes
+from csi_model.pull.fetch import host_of
+from csi_model.pull.flight import Flight, Pull
+from csi_model.pull.job import Job, LayerResult, LayerWant, Resources
+from csi_model.pull.pool import BufferPool, Permits
+from csi_model.pull.progress import amount
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from csi_model.mount.strategy import WriteMode
+    from csi_model.oci.digest import Digest
+    from csi_model.pull.schedule import Slot
+    from csi_model.sources.protocol import Source
+    from csi_model.store.content import ContentStore
+    from csi_model.store.records import LayerRecord
+
+from csi_model.pull.schedule import Schedule
+
+__all__ = ["LayerResult", "LayerWant", "Pull", "Puller"]
+
+log = structlog.get_logger(__name__)
+
+
+class LayerBook(Protocol):
+    """Where it is remembered what a blob became."""
+
+    def layer(self, blob: Digest, compression: str) -> LayerRecord | None:
+        """What it became, if it was ever pulled."""
+
+    def record_layer(self, blob: Digest, compression: str, content: Digest, size: int, pieces: bytes) -> None:
+        """Remember it durably."""
+
+
+class PullStore(Protocol):
+    """The two parts of a store that a puller works with."""
+
+    @property
+    def content(self) -> ContentStore:
+        """Verified bytes, and unfinished ones."""
+
+    @property
+    def state(self) -> LayerBook:
+        """What files cannot say."""
+
+
+class Puller:
+    """Pulls layers into one store. Settings are those of the configuration's ``pull`` section; sizes in bytes, times in seconds."""
+
+    def __init__(
+        self,
+        store: PullStore,
+        *,
+        active_blobs: int = 4,
+        connections_per_blob: int = 2,
+        buffers: int = 16,
+        decoders: int = 4,
+        linger: float = 600.0,
+        free_space_reserve: int = 1 << 30,
+    ) -> None:
+        self._content = store.content
+        self._state = store.state
+        self._linger = linger
+        self._reserve = free_space_reserve
+        self._schedule = Schedule(active_blobs)
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight] = {}
+        self._timer: threading.Timer | None = None
+        self._closed = False
+        cores = len(os.sched_getaffinity(0))
+        self._resources = Resources(
+            pool=BufferPool(buffers),
+            # A decoder is kept for a whole layer: one stays out of reach of a registry that falls silent in all the others.
+            decoders=Permits(decoders, max(1, decoders - 1)),
+            connections=connections_per_blob,
+            reserve=free_space_reserve,
+            crowded=lambda: self._schedule.running() >= cores,
+        )
+
+    def pull(self, source: Source, wants: Sequence[LayerWant], *, write_mode: WriteMode) -> Pull:
+        """Begin to pull what is missing of ``wants``, or join those who do; never blocks on the network.
+
+        The caller waits on the result and leaves it. ``source`` must stay usable until the flights that began here have landed.
+
+        Raises:
+            NoSpaceError: what is missing does not fit beside the reserve; nothing was begun.
+            UnavailableError: the process is stopping.
+        """
+        present = {key: found for want in wants if (key := _key(want)) and (found := self._present(want)) is not None}
+        new: list[Flight] = []
+        layers: list[LayerResult | Flight] = []
+        with self._lock:
+            if self._closed:
+                msg = "the driver is stopping; ask again after its restart"
+                raise UnavailableError(msg)
+            self._check_space(source, [want for want in wants if _key(want) not in present and _key(want) not in self._flights])
+            joined: set[int] = set()
+            for want in wants:
+                key = _key(want)
+                if key in present:
+                    layers.append(present[key])
+                    continue
+                flight = self._flights.get(key)
+                if flight is None:
+                    flight = self._flights[key] = Flight(key, want)
+                    new.append(flight)
+                if id(flight) not in joined:
+                    joined.add(id(flight))
+                    flight.waiters += 1
+                layers.append(flight)
+        pull = Pull(wants, layers, self._leave)
+        for position, flight in enumerate(new):
+            self._schedule.submit(host_of(source), position, partial(self._fly, flight, source, write_mode))
+        return pull
+
+    def close(self, grace: float = 10.0) -> bool:
+        """Stop every pull, keeping what resumes; whether all threads ended within ``grace`` seconds. Waiters get UnavailableError."""
+        with self._lock:
+            self._closed = True
+            flights = list(self._flights.values())
+            if self._timer is not None:
+                self._timer.cancel()
+        for flight in flights:
+            flight.stop.set()
+        return self._schedule.join(grace)
+
+    def _present(self, want: LayerWant) -> LayerResult | None:
+        record = self._state.layer(want.descriptor.digest, want.compression.value)
+        if record is None or not self._content.has(record.content):
+            return None
+        return LayerResult(record.content, record.size, record.pieces)
+
+    def _fly(self, flight: Flight, source: Source, mode: WriteMode, slot: Slot) -> None:
+        """Do a flight's work in this thread and land it."""
+        started = time.monotonic()
+        blob = flight.want.descriptor
+        result: LayerResult | None = None
+        error: BaseException | None = None
+        try:
+            flight.stop.check()
+            job = Job(flight.want, source, self._content, mode=mode, resources=self._resources, stop=flight.stop, meter=flight)
+            result = job.run(slot.leave)
+            self._state.record_layer(blob.digest, flight.want.compression.value, result.content, result.size, result.pieces)
+            log.info("layer pulled", blob=str(blob.digest), size=blob.size, seconds=round(time.monotonic() - started, 3))
+        except CsiModelError as failure:
+            error = failure
+            log.warning("layer not pulled", blob=str(blob.digest), source=source.name, error=str(failure))
+        except BaseException as failure:  # noqa: BLE001 - a bug of ours is delivered to the waiters, whose edge logs it
+            error = failure
+        with self._lock:
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+        flight.land(result if error is None else None, error)
+
+    def _leave(self, flights: Sequence[Flight]) -> None:
+        with self._lock:
+            for flight in flights:
+                flight.waiters -= 1
+                flight.idle_since = time.monotonic()
+            self._arm()
+
+    def _arm(self) -> None:
+        """Have ``_sweep`` called when the first flight has been idle for long enough."""
+        idle = [flight.idle_since for flight in self._flights.values() if not flight.waiters]
+        if not idle or self._timer is not None or self._closed:
+            return
+        self._timer = threading.Timer(max(0.0, min(idle) + self._linger - time.monotonic()), self._sweep)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _sweep(self) -> None:
+        with self._lock:
+            self._timer = None
+            now = time.monotonic()
+            given_up = [flight for flight in self._flights.values() if not flight.waiters and now - flight.idle_since >= self._linger]
+            for flight in given_up:
+                del self._flights[flight.key]  # who asks now starts anew, once the ingest is free
+            self._arm()
+        for flight in given_up:
+            log.info("stopping a pull that nobody waits for", blob=str(flight.want.descriptor.digest), done=flight.done)
+            flight.stop.set()
+
+    def _check_space(self, source: Source, missing: Sequence[LayerWant]) -> None:
+        wanted = {_key(want): want for want in missing}
+        needed = sum(want.descriptor.size for want in wanted.values())
+        if not needed:
+            return
+        promised = sum(flight.want.descriptor.size - flight.done for flight in self._flights.values())
+        free = free_bytes(self._content.path(missing[0].descriptor.digest).parent) - promised - self._reserve
+        if needed > free:
+            needed -= sum(map(self._resumable, wanted.values()))
+        if needed > free:
+            msg = (
+                f"{source.name} needs {amount(needed)} more but only {amount(max(0, free))} are free beside the reserve of {amount(self._reserve)}; "
+                "free space with `csi-model rm`, or give the state directory a larger disk"
+            )
+            raise NoSpaceError(msg)
+
+    def _resumable(self, want: LayerWant) -> int:
+        """Bytes that an earlier attempt left on the disk, which the pull will go on from or replace."""
+        try:
+            with self._content.ingest(want.descriptor.digest, want.compression.value, patience=0) as ingest:
+                return min(ingest.length(), want.descriptor.size)
+        except BusyError:
+            return 0
+
+
+def _key(want: LayerWant) -> Hashable:
+    """What makes two wants one flight: the blob and its decoding, and a diff id that only the job can check."""
+    other = want.diff_id if want.diff_id is not None and want.diff_id.algorithm != "sha256" else None
+    return (want.descriptor.digest, want.compression, other)
