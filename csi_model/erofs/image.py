@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from csi_model.erofs.chunks import ChunkPlanner, Copy
 from csi_model.erofs.inodes import write_inodes
-from csi_model.erofs.layout import ROOT_NID, lay_out, path_of
+from csi_model.erofs.layout import lay_out, path_of
 from csi_model.erofs.pieces import PieceWriter
 from csi_model.erofs.superblock import START, head_size, pack_head
 
@@ -74,7 +74,7 @@ def build_image(root: Directory, layers: Mapping[Digest, int], *, block_bits: in
         block_bits=block_bits,
         blocks=size >> block_bits,
         inodes=len(layout.nids),
-        root_nid=ROOT_NID,
+        root_nid=layout.nids[root],
         uuid=_uuid(pieces, devices, copies),
         label=_LABEL,
         devices=devices,

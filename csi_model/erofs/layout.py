@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INODE_SIZE = 64
 NID_BITS = 5
-ROOT_NID = 2
+_FIRST_NID = 2
 """Not 0: programs take a directory entry whose inode number is 0 for a deleted one."""
 MAX_TARGET = 4095
 
@@ -45,7 +45,7 @@ class Layout:
         self.chunked: dict[File, ChunkMap] = {}
         self.links: dict[Node, int] = {}
         self.outside: dict[Node, int] = {}
-        self._position = ROOT_NID << NID_BITS
+        self._position = _FIRST_NID << NID_BITS
         self._blocks = 0
 
     @property
