@@ -1,0 +1,107 @@
+"""Manifests and indexes: which digest a reference names, and the verified bytes behind a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from csi_model.errors import CorruptContentError, InvalidRequestError
+from csi_model.oci import mediatypes
+from csi_model.oci.descriptor import Descriptor
+from csi_model.oci.digest import Digest
+from csi_model.oci.document import MAX_DOCUMENT
+from csi_model.registry.client import Call
+
+if TYPE_CHECKING:
+    from csi_model.oci.reference import Reference
+    from csi_model.registry.cancellation import Cancellation
+    from csi_model.registry.client import RepositoryClient
+    from csi_model.registry.response import Response
+
+_HEAD_UNKNOWN = frozenset({405, 501})
+_OCTETS = "application/octet-stream"
+
+
+def resolve_manifest(client: RepositoryClient, reference: Reference, cancellation: Cancellation) -> Descriptor:
+    """Ask which manifest the reference names; a digest in it wins over the tag.
+
+    A HEAD is enough where the registry answers it with digest, size and type; otherwise the manifest is fetched and its digest taken.
+
+    Raises:
+        NotFoundError, UnauthenticatedError, DeniedError, InvalidRequestError, UnavailableError: as the registry said.
+        CorruptContentError: the registry names another digest than its body has.
+    """
+    response, _ = client.read(_call(client, "HEAD", reference, ()), 0, cancellation)
+    if found := _told(response, reference):
+        return found
+    response, body = client.read(_call(client, "GET", reference, ()), MAX_DOCUMENT + 1, cancellation)
+    if len(body) > MAX_DOCUMENT:
+        msg = f"the manifest of {reference} is larger than {MAX_DOCUMENT} bytes, which is the most that is read"
+        raise InvalidRequestError(msg)
+    told = _digest_header(response)
+    for expected in filter(None, (reference.digest, told)):
+        _verify(body, expected, f"the manifest of {reference}")
+    return Descriptor(_type_of(response), reference.digest or Digest.of(body), len(body))
+
+
+def fetch_manifest(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:
+    """The bytes of a manifest or index, verified.
+
+    Raises:
+        CorruptContentError: size or digest are not the descriptor's, also when asked a second time.
+        InvalidRequestError: over 4 MiB; others as for ``resolve_manifest``.
+    """
+    if descriptor.size > MAX_DOCUMENT:
+        msg = f"the manifest {descriptor.digest} is said to have {descriptor.size} bytes; at most {MAX_DOCUMENT} are read"
+        raise InvalidRequestError(msg)
+    by_digest = type(reference)(reference.registry, reference.repository, None, descriptor.digest)
+    try:
+        return _fetch(client, descriptor, by_digest, cancellation)
+    except CorruptContentError:
+        return _fetch(client, descriptor, by_digest, cancellation)
+
+
+def _fetch(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:
+    # One byte more than it should have, so that a longer one is seen without being read.
+    _, body = client.read(_call(client, "GET", reference, (descriptor.media_type,)), descriptor.size + 1, cancellation)
+    if len(body) != descriptor.size:
+        msg = f"the manifest {descriptor.digest} of {client.repository} does not have the {descriptor.size} bytes that it should have"
+        raise CorruptContentError(msg)
+    _verify(body, descriptor.digest, f"the manifest {descriptor.digest} of {client.repository}")
+    return body
+
+
+def _call(client: RepositoryClient, method: str, reference: Reference, also: tuple[str, ...]) -> Call:
+    accept = ", ".join(dict.fromkeys((*mediatypes.ACCEPT, *also)))
+    expected = frozenset({200}) | (_HEAD_UNKNOWN if method == "HEAD" else frozenset())
+    name = reference.digest or reference.tag
+    return Call(method, f"/v2/{client.repository}/manifests/{name}", str(reference), {"Accept": accept}, expected)
+
+
+def _told(response: Response, reference: Reference) -> Descriptor | None:
+    """What a HEAD told, when it is all there."""
+    digest = reference.digest or _digest_header(response)
+    if response.status != 200 or digest is None or digest.algorithm != "sha256" or not response.announced:
+        return None
+    return Descriptor(_type_of(response), digest, response.announced)
+
+
+def _digest_header(response: Response) -> Digest | None:
+    value = response.header("Docker-Content-Digest")
+    if value is None:
+        return None
+    try:
+        return Digest.parse(value.strip())
+    except InvalidRequestError:
+        return None  # an algorithm that we do not know proves nothing, and the body is hashed instead
+
+
+def _type_of(response: Response) -> str:
+    return (response.header("Content-Type") or _OCTETS).partition(";")[0].strip() or _OCTETS
+
+
+def _verify(body: bytes, expected: Digest, what: str) -> None:
+    found = hashlib.new(expected.algorithm, body).hexdigest()
+    if found != expected.hex:
+        msg = f"the digest of {what} is {expected.algorithm}:{found[:12]}…, not {expected.algorithm}:{expected.short}…"
+        raise CorruptContentError(msg)

@@ -1,0 +1,69 @@
+"""A registry's repository as a source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csi_model.errors import InvalidRequestError
+from csi_model.oci.reference import Reference
+from csi_model.registry.blob import RegistryBlobReader
+from csi_model.registry.cancellation import Cancellation
+from csi_model.registry.client import RepositoryClient
+from csi_model.registry.manifests import fetch_manifest, resolve_manifest
+from csi_model.sources.extent import extent_end
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csi_model.oci.descriptor import Descriptor
+    from csi_model.oci.reference import AnyReference
+    from csi_model.registry.credentials import Credential
+    from csi_model.registry.transport import Transport
+
+
+class RegistrySource:
+    """See ``Source``. Connections belong to the transport, which outlives it; tokens are its own, so that no volume uses another's."""
+
+    def __init__(self, transport: Transport, reference: Reference, credentials: Sequence[Credential] = ()) -> None:
+        self._reference = reference
+        self._client = RepositoryClient(transport, reference, credentials)
+        self._cancellation = Cancellation()
+        self._ranges = True
+
+    @property
+    def name(self) -> str:
+        """``registry/repository``."""
+        return self._reference.name
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether the registry asked for credentials and accepted them."""
+        return self._client.authenticated
+
+    @property
+    def ranges(self) -> bool:
+        """True until the registry has answered a request for a part with the whole."""
+        return self._ranges
+
+    def resolve(self, reference: AnyReference) -> Descriptor:
+        """See the protocol; a HEAD, unless the registry needs more."""
+        if not isinstance(reference, Reference) or reference.name != self._reference.name:
+            msg = f"{reference} is not in {self.name}"
+            raise InvalidRequestError(msg)
+        return resolve_manifest(self._client, reference, self._cancellation)
+
+    def fetch_document(self, descriptor: Descriptor) -> bytes:
+        """See the protocol."""
+        return fetch_manifest(self._client, descriptor, self._reference, self._cancellation)
+
+    def open(self, descriptor: Descriptor, *, offset: int = 0, length: int | None = None) -> RegistryBlobReader:
+        """See the protocol; nothing is asked for before the first read."""
+        end = extent_end(descriptor, offset, length)
+        return RegistryBlobReader(self._client, descriptor, offset, end, self._note_ranges)
+
+    def close(self) -> None:
+        """End what ``resolve`` and ``fetch_document`` are doing; readers are closed by their owners."""
+        self._cancellation.cancel()
+
+    def _note_ranges(self, served: bool) -> None:  # noqa: FBT001 - an observation, not an option
+        self._ranges = served
