@@ -169,8 +169,8 @@ class ChunkPlanner:
             if not segment.length:
                 continue
             layer, offset = (segment.layer, segment.offset) if isinstance(segment, Extent) else (None, 0)
-            if layer is not None and offset + segment.length > self._length(layer, file):
-                self._corrupt(file, f"points past the end of layer {layer.short}")
+            if layer is not None:
+                self._check_inside(layer, offset + segment.length, file)
             last = spans[-1] if spans else None
             if last and last.layer == layer and (layer is None or last.offset + last.length == offset):
                 spans[-1] = _Span(last.start, last.length + segment.length, layer, last.offset)
@@ -180,6 +180,14 @@ class ChunkPlanner:
         if position != file.size:
             self._corrupt(file, f"has {position} bytes of segments and a size of {file.size}")
         return spans
+
+    def _check_inside(self, layer: Digest, end: int, file: File) -> None:
+        if end > self._length(layer, file):
+            self._corrupt(file, f"points past the end of layer {layer.short}")
+        reach = _MAX_BLOCK << self._block_bits
+        if end > reach:
+            msg = f"{self._path_of(file)}: its data ends beyond byte {reach} of layer {layer.short}, which EROFS cannot address; split the layer"
+            raise UnsupportedError(msg)
 
     def _choose_bits(self, file: File, spans: list[_Span]) -> int:
         bits = min(contiguous_bits(file.size), self._max_bits)
@@ -211,9 +219,6 @@ class ChunkPlanner:
     def _run(self, span: _Span, head: int, count: int, file: File) -> Run:
         if span.layer is None:
             return Run(count, HOLE, 0)
-        if span.offset + span.length > _MAX_BLOCK << self._block_bits:
-            msg = f"{self._path_of(file)}: its data ends beyond what 32 bits of block address reach (2 TiB) in layer {span.layer.short}; split the layer"
-            raise UnsupportedError(msg)
         return Run(count, self._slot(span.layer, file), (span.offset + head) >> self._block_bits)
 
     def _copy(self, span: _Span, start: int, length: int, shift: int) -> None:

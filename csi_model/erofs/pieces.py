@@ -6,7 +6,7 @@ _PIECE = 1 << 20
 
 
 class PieceWriter:
-    """Collects writes whose offsets only rise; gaps read as zeros and are left out where they are large."""
+    """Collects writes whose offsets only rise; gaps are zeros."""
 
     __slots__ = ("_buffer", "_pieces", "_start")
 
