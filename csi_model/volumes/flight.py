@@ -162,6 +162,11 @@ class Flights(Generic[_Kind]):
             thread.start()
             return flight
 
+    def under_way(self) -> tuple[_Kind, ...]:
+        """The flights of this moment."""
+        with self._lock:
+            return tuple(flight for flight, _ in self._flights.values())
+
     def stop(self, grace: float) -> None:
         """Wake every waiter, ask all work to end and wait ``grace`` seconds in all for it."""
         with self._lock:

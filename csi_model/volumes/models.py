@@ -19,8 +19,9 @@ from csi_model.errors import NotFoundError, StillPullingError, UnavailableError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
-from csi_model.pull.puller import LayerWant
+from csi_model.pull.puller import LayerWant, Puller
 from csi_model.sources.connect import connect
+from csi_model.steps import step
 from csi_model.store.records import ModelLayer, ModelRecord
 from csi_model.volumes import documents
 from csi_model.volumes.flight import Flight, Flights
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from csi_model.config.model import Config
+    from csi_model.oci.descriptor import Descriptor
     from csi_model.oci.digest import Digest
+    from csi_model.pull.flight import Pull
     from csi_model.pull.progress import Progress
-    from csi_model.pull.puller import Pull, Puller
     from csi_model.registry.credentials import Credential
     from csi_model.sources.protocol import Source
     from csi_model.store.store import Store
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_LAYER_LINGER = 1.0
+"""Lingering is the model flight's business; layers stop soon after the last flight that wants them."""
 _REMEMBERED = 64
 """Manifests whose documents are kept parsed in memory."""
 
@@ -69,8 +73,12 @@ class ReadyModel:
 class ModelFlight(Flight[ReadyModel]):
     """The work of getting one model here; tells what it resolved and how far the pull is."""
 
-    manifest: Digest | None = None
-    pull: Pull | None = None
+    def __init__(self, linger: float) -> None:
+        super().__init__(linger)
+        self.manifest: Digest | None = None
+        self.known: ModelDocuments | None = None
+        self.pull: Pull | None = None
+        self.guarded = False
 
     def progress(self) -> Progress | None:
         """How far the bytes are; None before the first layer is asked for."""
@@ -80,11 +88,20 @@ class ModelFlight(Flight[ReadyModel]):
 class Models:
     """Finds, resolves and pulls models; one flight for all who ask for the same thing with the same credentials."""
 
-    def __init__(self, store: Store, puller: Puller, config: Config) -> None:
+    def __init__(self, store: Store, config: Config) -> None:
         self._store = store
-        self._puller = puller
         self._config = config
-        self._flights: Flights[ReadyModel, ModelFlight] = Flights(ModelFlight, "model", config.pull.linger)
+        pull = config.pull
+        self._puller = Puller(
+            store,
+            active_blobs=pull.active_blobs,
+            connections_per_blob=pull.connections_per_blob,
+            buffers=pull.buffers,
+            decoders=pull.decoders,
+            linger=_LAYER_LINGER,
+            free_space_reserve=pull.free_space_reserve,
+        )
+        self._flights: Flights[ModelFlight] = Flights(ModelFlight, "model", config.pull.linger)
         self._documents: OrderedDict[Digest, ModelDocuments] = OrderedDict()
         self._documents_lock = threading.Lock()
 
@@ -112,12 +129,15 @@ class Models:
         return digest if digest is not None and self._load(digest) is not None else None
 
     def authorise(self, request: VolumeRequest, manifest: Digest, credentials: Sequence[Credential]) -> None:
-        """Ask the registry whether these credentials may read a manifest that is here already.
+        """See to it that these credentials may read a manifest that is here already: if it was pulled with credentials, ask the registry.
 
         Raises:
             UnauthenticatedError, DeniedError: they may not.
             UnavailableError: the registry cannot be asked now.
         """
+        record = self._store.state.model(manifest)
+        if record is not None and not record.authenticated:
+            return
         source = self._connect(request, credentials)
         try:
             source.resolve(dataclasses.replace(request.reference, digest=manifest))
@@ -140,6 +160,7 @@ class Models:
     def stop(self, grace: float) -> None:
         """Wake all who wait and end all pulls; what is on disk is found again by the next start."""
         self._flights.stop(grace)
+        self._puller.close(grace)
 
     def _connect(self, request: VolumeRequest, credentials: Sequence[Credential]) -> Source:
         return connect(request.reference, credentials=credentials, config=self._config)
@@ -150,8 +171,12 @@ class Models:
             reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
             known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest
+            flight.known = known
+            flight.guarded = source.authenticated
             layers = self._pull(flight, source, known, request.selection)
+            step("pull.layers")
             self._record(request, source, known, layers)
+            step("pull.recorded")
         finally:
             source.close()
         return ReadyModel(known.digest, known.layout.format, layers)
@@ -160,7 +185,8 @@ class Models:
         placements = wanted(known.layout.placements, selection)
         wants = [_want(placement) for placement in placements]
         mode = self._write_mode(placements)
-        with self._puller.pull(source, known.digest, wants, mode) as pull:
+        guarded = self._guarded(known)
+        with self._puller.pull(source, wants, write_mode=mode) as pull:
             flight.pull = pull
             flight.describe = lambda: f"{source.name}: {pull.progress()}"
             while True:
@@ -172,16 +198,28 @@ class Models:
                         raise UnavailableError(msg) from None
                 else:
                     break
+        for want in wants:
+            if want.descriptor.digest in guarded:
+                _prove_access(source, want.descriptor)
         return tuple(
             ReadyLayer(placement, result.content, result.size, result.entries)
             for placement, result in zip(placements, results, strict=True)
         )
 
+    def _guarded(self, known: ModelDocuments) -> frozenset[Digest]:
+        """Blobs that others brought here with credentials: naming them in a manifest of one's own gives no right to them."""
+        others = [model for model in self._store.state.models() if model.authenticated and model.manifest != known.digest]
+        brought = {layer.blob for model in others for layer in model.layers}
+        for flight in self._flights.under_way():
+            if flight.known is not None and flight.guarded and flight.known.digest != known.digest:
+                brought.update(layer.digest for layer in flight.known.manifest.layers)
+        return frozenset(brought)
+
     def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
         missing = sum(placement.layer.size for placement in placements if not self._has(placement))
         return choose_writes(
             missing,
-            available=memory.available(),
+            available=memory.available_bytes(),
             cgroup_room=memory.cgroup_room(),
             all_whole_raw=all(isinstance(placement, FilePlacement) and placement.mode == 0o444 for placement in placements),
         )
@@ -240,6 +278,21 @@ def wanted(placements: Sequence[Placement], selection: Selection) -> tuple[Place
             else selection.wants_below(placement.prefix) or placement.whiteouts
         )
     )
+
+
+def _prove_access(source: Source, layer: Descriptor) -> None:
+    """Have the source deliver one byte of a blob that is here already: whoever may not read it there may not read it here.
+
+    Raises:
+        NotFoundError, UnauthenticatedError, DeniedError: it is not theirs.
+    """
+    if layer.size == 0:
+        return
+    reader = source.open(layer, length=1)
+    try:
+        reader.readinto(memoryview(bytearray(1)))
+    finally:
+        reader.close()
 
 
 def _compression(placement: Placement) -> Compression:

@@ -1,0 +1,251 @@
+"""Publish and unpublish: the use cases behind the CSI node calls and behind ``csi-model mount`` and ``unmount``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from csi_model.errors import BusyError, ConflictError, CsiModelError, NotFoundError, StillPullingError
+from csi_model.mount import targets
+from csi_model.mount.targets import Target
+from csi_model.steps import step
+from csi_model.store.records import Publication
+from csi_model.volumes.flight import KeyedLocks, Waiter
+from csi_model.volumes.views import View
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from csi_model.linux.mountinfo import Mount
+    from csi_model.oci.digest import Digest
+    from csi_model.store.store import Store
+    from csi_model.tree.view import Totals
+    from csi_model.volumes.access import Access
+    from csi_model.volumes.models import Models, ReadyModel
+    from csi_model.volumes.request import VolumeRequest
+    from csi_model.volumes.views import Views
+
+log = structlog.get_logger(__name__)
+
+_STOP_GRACE = 10.0
+_TEND_EVERY = 1.0
+_UNPUBLISH_PATIENCE = 5.0
+"""Seconds that an unpublish waits for the publish it has just cancelled to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One publish: what was asked, until when, and how an unpublish can end the wait."""
+
+    volume_id: str
+    place: Target
+    request: VolumeRequest
+    secrets: Mapping[str, str] = field(repr=False)
+    deadline: float | None
+    waiter: Waiter = field(default_factory=Waiter)
+
+
+class Volumes:
+    """Makes views appear at target paths and disappear again. Safe to use from many threads.
+
+    Order of a publish, and what a crash between two steps leaves:
+
+    1. the model's layers are committed to the store: found again;
+    2. the view is mounted below the state directory: adopted by the next start;
+    3. the publication is recorded: the retry finds a record without a mount and goes on;
+    4. the target is mounted: the retry finds both and answers.
+
+    Unpublish takes them back in reverse (4, 3), so a mount at a target always has its record.
+    """
+
+    def __init__(self, store: Store, models: Models, views: Views, access: Access, root: Path) -> None:
+        self._store = store
+        self._models = models
+        self._views = views
+        self._access = access
+        self._root = root
+        self._targets = KeyedLocks()
+        self._waiters: dict[str, Waiter] = {}
+        self._stopping = threading.Event()
+        self._tending = threading.Thread(target=self._tend, name="views", daemon=True)
+
+    def publish(
+        self,
+        *,
+        volume_id: str,
+        target: str,
+        request: VolumeRequest,
+        secrets: Mapping[str, str],
+        deadline: float | None,
+        who: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make what the request names appear at ``target``, read-only.
+
+        A live mount of the same volume is left as it is, without asking anybody. ``deadline`` is of ``time.monotonic()``.
+
+        Raises:
+            StillPullingError: the deadline came before the pull's end; the pull goes on.
+            BusyError: another call is at work on this target.
+            ConflictError: something else is mounted there, or the volume was published there with other arguments.
+            CsiModelError: the reference, the registry, the disk or the kernel would not.
+        """
+        place = Target.parse(target, root=self._root)
+        with self._targets.hold(str(place), timeout=0) as free:
+            if not free:
+                msg = f"another call is at work on {place}; try again"
+                raise BusyError(msg)
+            call = _Call(volume_id, place, request, secrets, deadline)
+            self._waiters[str(place)] = call.waiter
+            try:
+                manifest = self._publish(call)
+            finally:
+                del self._waiters[str(place)]
+        log.info("published", volume_id=volume_id, target=str(place), manifest=str(manifest), **(who or {}))
+
+    def unpublish(self, *, volume_id: str, target: str) -> None:
+        """Undo ``publish``; a waiting publish of the target is ended first. Nothing to undo is no error.
+
+        Raises:
+            ConflictError: somebody else's mount or files are there; they are left untouched.
+            MountError: the target is busy.
+        """
+        place = Target.parse(target, root=self._root)
+        waiter = self._waiters.get(str(place))
+        if waiter is not None:
+            waiter.cancel()
+        with self._targets.hold(str(place), timeout=_UNPUBLISH_PATIENCE) as free:
+            if not free:
+                msg = f"another call is still at work on {place}; try again"
+                raise BusyError(msg)
+            record = self._store.state.publication(str(place))
+            if record is not None and record.volume_id != volume_id:
+                log.warning("unpublish_of_another_volume", target=str(place), volume_id=volume_id, published=record.volume_id)
+            targets.detach(place, ours=self._is_ours)
+            former = self._store.state.unpublish(str(place))
+            step("unpublish.recorded")
+            if former is not None:
+                self._views.leave(former.view_id, str(place))
+
+    def stats(self, *, volume_id: str, path: str) -> Totals:
+        """The size of the view that the volume shows at ``path``: its own bytes and inodes, not the disk's.
+
+        Raises:
+            NotFoundError: the volume is not published there.
+        """
+        record = self._store.state.publication(path)
+        usage = self._views.usage(record.view_id) if record is not None and record.volume_id == volume_id else None
+        if usage is None:
+            msg = f"volume {volume_id[:160]} is not published at {path[:300]}"
+            raise NotFoundError(msg)
+        return usage
+
+    def stop(self) -> None:
+        """Wake every waiting publish; published mounts stay."""
+        self._models.stop(_STOP_GRACE)
+        self._stopping.set()
+        if self._tending.is_alive():
+            self._tending.join(_STOP_GRACE)
+
+    def start(self) -> None:
+        """Take over what an earlier process left mounted, and tend the views from now on."""
+        self._views.adopt()
+        self._tending.start()
+
+    def _tend(self) -> None:
+        while not self._stopping.wait(_TEND_EVERY):
+            try:
+                self._views.tend()
+            except CsiModelError as error:
+                log.warning("views_not_tended", reason=str(error))
+
+    def _publish(self, call: _Call) -> Digest:
+        state, place, reference = self._store.state, str(call.place), str(call.request.reference)
+        record = state.publication(place)
+        if record is not None and self._already_there(call, record):
+            return record.manifest
+        self._demand_free(call.place)
+        pinned = state.pinned(call.volume_id, reference)
+        # A volume that was published at this very target had its right to the model checked then; a reboot does not take it away.
+        granted = record is not None and _same(record, call)
+        view, model = self._model(call, pinned, granted=granted)
+        with self._views.hold(view, model) as shown:
+            if call.waiter.cancelled:
+                msg = "the volume was unpublished while it was being published"
+                raise BusyError(msg)
+            state.publish(
+                Publication(
+                    target=place,
+                    volume_id=call.volume_id,
+                    reference=reference,
+                    manifest=view.manifest,
+                    view_id=view.id,
+                    path=view.selection.path,
+                    include=view.selection.include,
+                    exclude=view.selection.exclude,
+                    when=time.time(),
+                )
+            )
+            step("publish.recorded")
+            try:
+                targets.attach(shown, call.place)
+            except BaseException:
+                state.unpublish(place)
+                raise
+            self._views.enter(view.id, place)
+        return view.manifest
+
+    def _already_there(self, call: _Call, record: Publication) -> bool:
+        """Whether the target shows what is asked for; a live mount is never touched, and nobody is asked about it."""
+        if not targets.what_is_mounted(call.place):
+            return False
+        if not _same(record, call):
+            msg = f"{call.place} already shows {record.reference} for volume {record.volume_id}; unpublish it first"
+            raise ConflictError(msg)
+        return True
+
+    def _demand_free(self, place: Target) -> None:
+        mounted = targets.what_is_mounted(place)
+        if mounted:
+            msg = f"{place} carries a mount that csi-model has no record of ({mounted[-1].filesystem}); it was left untouched, unmount it"
+            raise ConflictError(msg)
+
+    def _model(self, call: _Call, pinned: Digest | None, *, granted: bool) -> tuple[View, ReadyModel | None]:
+        """The view to show and, unless it is mounted already, the layers to build it from."""
+        request = call.request
+        credentials = self._access.credentials(request.reference, call.secrets)
+        manifest = pinned or self._models.resolved(request)
+        if manifest is not None:
+            view = View(manifest, request.selection)
+            mounted = self._views.is_mounted(view)
+            model = None if mounted else self._models.find(manifest, request.selection)
+            if mounted or model is not None:
+                if not granted:
+                    self._models.authorise(request, manifest, credentials)
+                return view, model
+        flight = self._models.fetch(request, credentials, pinned)
+        try:
+            model = flight.wait(call.deadline, call.waiter)
+        except StillPullingError:
+            if flight.manifest is not None:
+                self._store.state.pin_volume(call.volume_id, str(request.reference), flight.manifest)
+            raise
+        return View(model.manifest, request.selection), model
+
+    def _is_ours(self, mount: Mount) -> bool:
+        return self._views.made(mount)
+
+
+def _same(record: Publication, call: _Call) -> bool:
+    selection = call.request.selection
+    return (record.volume_id, record.reference, record.path, record.include, record.exclude) == (
+        call.volume_id,
+        str(call.request.reference),
+        selection.path,
+        selection.include,
+        selection.exclude,
+    )
