@@ -1,7 +1,7 @@
 """A damaged state database is set aside, and a new one takes what can still be read from it.
 
-What cannot be read is lost, and this is what it means. A layer: it is pulled again, or found by its digest. A model or a resolution: the
-next publish asks the registry. A pin: the volume takes what its tag names now. A publication: its mount lives on, is seen in the mount
+What cannot be read is lost, and this is what it means. A layer: it is pulled again, or found by its digest. A model: it is recognised by
+its manifest, and counts as one that needs credentials. A resolution: the next publish asks the registry. A pin: the volume takes what its tag names now. A publication: its mount lives on, is seen in the mount
 table, and goes with its unpublish. A view: it is built again. The damaged file stays beside the new one for whoever wants to look.
 """
 
@@ -19,6 +19,7 @@ from csi_model.linux.disk import fsync_directory
 from csi_model.oci.digest import Digest
 from csi_model.store.database import Database
 from csi_model.store.faults import disk_errors
+from csi_model.store.recognise import models_in
 from csi_model.store.schema import TABLES
 from csi_model.store.state import State
 
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from csi_model.store.content import ContentStore
+
 log = structlog.get_logger(__name__)
 
 _PARTS = ("-wal", "-shm", "")
 """Suffixes of a database's files. The log moves first: beside a new database an old log would be taken for its own."""
 
 
-def open_or_rebuild(root: Path) -> State:
+def open_or_rebuild(root: Path, content: ContentStore) -> State:
     """Open ``state.db`` for writing, rebuilding it when it is damaged.
 
     The new database is finished as ``state.rebuilt.db`` before the damaged one moves to ``state.damaged.db``, and then takes its name; a
@@ -51,6 +54,7 @@ def open_or_rebuild(root: Path) -> State:
         except CorruptContentError as error:
             log.error("state database damaged", error=str(error), kept=str(damaged))  # noqa: TRY400 - it is handled here
         _salvage(path, rebuilt)
+        _complete(rebuilt, content)
         _remove(damaged)
         for part in _PARTS:
             old = path.with_name(path.name + part)
@@ -72,6 +76,16 @@ def _salvage(source: Path, target: Path) -> None:
         for table in TABLES:
             kept = sum(_insert(new, table, dict(row)) for row in _rows(old, table) if _makes_sense(row))
             log.warning("records salvaged", table=table, count=kept)
+
+
+def _complete(target: Path, content: ContentStore) -> None:
+    """Add the models that only their manifests tell of, so that content which a salvaged volume needs is not taken for unreferenced."""
+    with State.open(target) as state:
+        for model in models_in(content):
+            known = state.model(model.manifest)
+            if known is None or len(known.layers) < len(model.layers) or len(known.documents) < len(model.documents):
+                log.warning("model recognised among content", manifest=str(model.manifest), format=model.format)
+                state.record_model(model)
 
 
 def _rows(old: sqlite3.Connection, table: str) -> Iterator[sqlite3.Row]:

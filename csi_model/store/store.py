@@ -67,7 +67,7 @@ class Store:
                     (root / name).mkdir(mode=0o755, exist_ok=True)
                 _demand_one_filesystem(root)
             content = ContentStore(root)
-            state = resources.enter_context(open_or_rebuild(root))
+            state = resources.enter_context(open_or_rebuild(root, content))
             reconcile(root, content, state)
             return cls(root, content, state, resources.pop_all())
 

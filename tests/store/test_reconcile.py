@@ -1,0 +1,105 @@
+"""Reconciliation: leftovers go, resumable work stays, and what the disk contradicts is not believed."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from csi_model.oci.digest import Digest
+from csi_model.store.reconcile import INGEST_KEPT, sweep_ingest
+from csi_model.store.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BLOB = Digest.of(b"weights")
+
+
+def _unfinished(root: Path, name: str, age: float) -> Path:
+    directory = root / "ingest" / name
+    directory.mkdir(parents=True)
+    (directory / "data").write_bytes(b"wei")
+    for path in (directory / "data", directory):
+        os.utime(path, (time.time() - age,) * 2)
+    return directory
+
+
+def test_recent_work_is_kept_and_old_work_goes(root: Path) -> None:
+    """Unfinished layers stay for 24 hours after the last write, so that a pod that comes back resumes."""
+    recent = _unfinished(root, f"{BLOB.hex}-none", INGEST_KEPT - 60)
+    old = _unfinished(root, f"{BLOB.hex}-gzip", INGEST_KEPT + 60)
+    written_lately = _unfinished(root, f"{BLOB.hex}-zstd", INGEST_KEPT + 60)
+    (written_lately / "data").write_bytes(b"more")
+    with Store.open(root, writable=True) as store:
+        assert sorted((root / "ingest").iterdir()) == sorted([recent, written_lately])
+        with store.content.ingest(BLOB, "none") as ingest:
+            assert ingest.path.read_bytes() == b"wei"
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("name", [".add-0123", "litter", f"{BLOB.hex[:10]}-none", f"{BLOB.hex}-", "none"])
+def test_what_is_no_ingest_goes(root: Path, name: str) -> None:
+    """Temporary files of a crash and foreign directories are removed, however recent."""
+    (root / "ingest").mkdir(parents=True)
+    if name.startswith("."):
+        (root / "ingest" / name).touch()
+    else:
+        _unfinished(root, name, 0)
+    with Store.open(root, writable=True):
+        assert not list((root / "ingest").iterdir())
+
+
+def test_a_link_in_ingest_is_removed_and_not_followed(root: Path, tmp_path: Path) -> None:
+    """Tidying never reaches outside the state directory."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    (root / "ingest").mkdir(parents=True)
+    (root / "ingest" / "link").symlink_to(outside)
+    with Store.open(root, writable=True):
+        assert not list((root / "ingest").iterdir())
+    assert (outside / "precious").exists()
+
+
+def test_work_in_use_is_never_swept(store: Store) -> None:
+    """A sweep beside running pulls leaves their directories alone, empty or old."""
+    with store.content.ingest(BLOB, "none"), store.content.ingest(BLOB, "gzip") as other:
+        other.path.write_bytes(b"wei")
+        sweep_ingest(store.root / "ingest", keep=store.content.ingesting(), now=time.time() + 2 * INGEST_KEPT)
+        assert len(list((store.root / "ingest").iterdir())) == 2
+    sweep_ingest(store.root / "ingest", keep=store.content.ingesting(), now=time.time() + 2 * INGEST_KEPT)
+    assert not list((store.root / "ingest").iterdir())
+
+
+def test_content_of_a_wrong_length_is_removed_at_start(root: Path) -> None:
+    """A file shorter than when it was committed cannot be what its name says: it goes, and whole content stays."""
+    with Store.open(root, writable=True) as store:
+        whole, damaged = store.content.add(b"whole"), store.content.add(b"damaged")
+        store.state.record_layer(whole, "none", whole, 5, b"")
+        store.state.record_layer(damaged, "none", damaged, 7, b"")
+        path = store.content.path(damaged)
+        path.chmod(0o644)
+        path.write_bytes(b"dam")
+    with Store.open(root, writable=True) as store:
+        assert list(store.content.digests()) == [whole]
+
+
+def test_unrecorded_content_is_adopted(root: Path) -> None:
+    """Content committed just before a crash, with no record yet, stays: its name says what it is."""
+    with Store.open(root, writable=True) as store:
+        digest = store.content.add(b"weights")
+    with Store.open(root, writable=True) as store:
+        assert store.content.has(digest)
+
+
+def test_interrupted_probes_go(root: Path) -> None:
+    """The file that tries the filesystem at start is no litter after a crash."""
+    (root / "content").mkdir(parents=True)
+    (root / "views").mkdir()
+    (root / "content" / ".probe-1").touch()
+    (root / "views" / ".probe-1").touch()
+    with Store.open(root, writable=True):
+        assert not list(root.rglob(".probe-*"))
