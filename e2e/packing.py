@@ -63,7 +63,7 @@ def push_modelpack(registry: Registry, repository: str, folder: Path, *, tag: st
 
 
 def push_oras(registry: Registry, repository: str, folder: Path, *, tag: str = "v1") -> str:
-    """Push the files of ``folder`` as a generic ORAS artifact, titles being their relative names."""
+    """Push the files directly in ``folder`` as a generic ORAS artifact (oras-py titles a file by its base name)."""
     import oras.client  # noqa: PLC0415 - only this packer needs it
 
     client = oras.client.OrasClient(insecure=registry.ca_file is None)
@@ -71,7 +71,7 @@ def push_oras(registry: Registry, repository: str, folder: Path, *, tag: str = "
     here = Path.cwd()
     os.chdir(folder)
     try:
-        client.push(reference, files=[f"{name}:application/octet-stream" for name in model_files(folder)], quiet=True)
+        client.push(reference, files=[f"{name}:application/octet-stream" for name in model_files(folder) if "/" not in name], quiet=True)
     finally:
         os.chdir(here)
     return reference

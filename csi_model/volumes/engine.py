@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from csi_model.mount.probe import probe
 from csi_model.mount.strategy import Strategy
+from csi_model.sources.connect import Connector
 from csi_model.store.store import Store
-from csi_model.volumes.access import Access
 from csi_model.volumes.models import Models
 from csi_model.volumes.views import Views
 from csi_model.volumes.volumes import Volumes
@@ -28,18 +28,18 @@ class Engine:
 
     store: Store
     ladder: Ladder
-    access: Access
     models: Models
     views: Views
     volumes: Volumes
 
 
 @contextmanager
-def open_engine(state_dir: Path, config: Config, *, targets: Path, tended: bool) -> Iterator[Engine]:
+def open_engine(state_dir: Path, config: Config, *, targets: Path, tended: bool, loopback_plain_http: bool = False) -> Iterator[Engine]:
     """Open the state directory for writing and put everything together; at the end pulls stop and published mounts stay.
 
     ``targets`` is the directory below which views may be published. ``tended`` is for a process that lives on: it keeps views for
     their idle time and switches them; without, each call leaves things as they should stay.
+    ``loopback_plain_http`` lets loopback addresses be spoken to without TLS, as a person on the command line may ask.
 
     Raises:
         BusyError: another process owns the state directory.
@@ -49,15 +49,14 @@ def open_engine(state_dir: Path, config: Config, *, targets: Path, tended: bool)
         store = resources.enter_context(Store.open(state_dir, writable=True))
         forced = None if config.views.strategy == "auto" else Strategy(config.views.strategy)
         ladder = probe(state_dir, forced)
-        access = Access(config)
-        models = Models(store, config)
+        models = Models(store, config, Connector(config, loopback_plain_http=loopback_plain_http))
         views = Views(store, ladder, idle=config.views.idle, tended=tended)
-        volumes = Volumes(store, models, views, access, targets)
+        volumes = Volumes(store, models, views, targets)
         if tended:
             volumes.start()
         else:
             views.adopt()
-        resources.callback(volumes.stop)
         if tended:
-            resources.callback(views.release_all)
-        yield Engine(store, ladder, access, models, views, volumes)
+            resources.callback(views.release_all)  # the last thing before the store closes
+        resources.callback(volumes.stop)
+        yield Engine(store, ladder, models, views, volumes)

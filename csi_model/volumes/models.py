@@ -19,8 +19,9 @@ from csi_model.errors import NotFoundError, StillPullingError, UnavailableError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
+from csi_model.oci.reference import Reference
 from csi_model.pull.puller import LayerWant, Puller
-from csi_model.sources.connect import connect
+from csi_model.registry.credentials import Keyring
 from csi_model.steps import step
 from csi_model.store.records import ModelLayer, ModelRecord
 from csi_model.volumes import documents
@@ -28,14 +29,16 @@ from csi_model.volumes.flight import Flight, Flights
 from csi_model.volumes.request import PullPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from csi_model.config.model import Config
     from csi_model.oci.descriptor import Descriptor
     from csi_model.oci.digest import Digest
+    from csi_model.oci.reference import AnyReference
     from csi_model.pull.flight import Pull
     from csi_model.pull.progress import Progress
     from csi_model.registry.credentials import Credential
+    from csi_model.sources.connect import Connector
     from csi_model.sources.protocol import Source
     from csi_model.store.store import Store
     from csi_model.tree.tar import TarEntry
@@ -88,9 +91,9 @@ class ModelFlight(Flight[ReadyModel]):
 class Models:
     """Finds, resolves and pulls models; one flight for all who ask for the same thing with the same credentials."""
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, connector: Connector) -> None:
         self._store = store
-        self._config = config
+        self._connector = connector
         pull = config.pull
         self._puller = Puller(
             store,
@@ -138,7 +141,7 @@ class Models:
         record = self._store.state.model(manifest)
         if record is not None and not record.authenticated:
             return
-        source = self._connect(request, credentials)
+        source = self._connector.connect(request.reference, credentials)
         try:
             source.resolve(dataclasses.replace(request.reference, digest=manifest))
         finally:
@@ -161,12 +164,10 @@ class Models:
         """Wake all who wait and end all pulls; what is on disk is found again by the next start."""
         self._flights.stop(grace)
         self._puller.close(grace)
-
-    def _connect(self, request: VolumeRequest, credentials: Sequence[Credential]) -> Source:
-        return connect(request.reference, credentials=credentials, config=self._config)
+        self._connector.close()
 
     def _fetch(self, flight: ModelFlight, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None) -> ReadyModel:
-        source = self._connect(request, credentials)
+        source = self._connector.connect(request.reference, credentials)
         try:
             reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
             known = documents.fetch(source, source.resolve(reference))
@@ -265,6 +266,15 @@ class Models:
             self._documents[known.digest] = dataclasses.replace(known, bodies=())
             while len(self._documents) > _REMEMBERED:
                 self._documents.popitem(last=False)
+
+
+def credentials_for(reference: AnyReference, secrets: Mapping[str, str]) -> tuple[Credential, ...]:
+    """Those of a volume's secret that may be sent for the reference, best first; an OCI layout needs none.
+
+    Raises:
+        InvalidRequestError: the secret is malformed; it is not quoted.
+    """
+    return Keyring.parse_secret(secrets).matching(reference) if isinstance(reference, Reference) else ()
 
 
 def wanted(placements: Sequence[Placement], selection: Selection) -> tuple[Placement, ...]:

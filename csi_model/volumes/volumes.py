@@ -15,6 +15,7 @@ from csi_model.mount.targets import Target
 from csi_model.steps import step
 from csi_model.store.records import Publication
 from csi_model.volumes.flight import KeyedLocks, Waiter
+from csi_model.volumes.models import credentials_for
 from csi_model.volumes.views import View
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from csi_model.oci.digest import Digest
     from csi_model.store.store import Store
     from csi_model.tree.view import Totals
-    from csi_model.volumes.access import Access
     from csi_model.volumes.models import Models, ReadyModel
     from csi_model.volumes.request import VolumeRequest
     from csi_model.volumes.views import Views
@@ -63,11 +63,10 @@ class Volumes:
     Unpublish takes them back in reverse (4, 3), so a mount at a target always has its record.
     """
 
-    def __init__(self, store: Store, models: Models, views: Views, access: Access, root: Path) -> None:
+    def __init__(self, store: Store, models: Models, views: Views, root: Path) -> None:
         self._store = store
         self._models = models
         self._views = views
-        self._access = access
         self._root = root
         self._targets = KeyedLocks()
         self._waiters: dict[str, Waiter] = {}
@@ -217,7 +216,7 @@ class Volumes:
     def _model(self, call: _Call, pinned: Digest | None, *, granted: bool) -> tuple[View, ReadyModel | None]:
         """The view to show and, unless it is mounted already, the layers to build it from."""
         request = call.request
-        credentials = self._access.credentials(request.reference, call.secrets)
+        credentials = credentials_for(request.reference, call.secrets)
         manifest = pinned or self._models.resolved(request)
         if manifest is not None:
             view = View(manifest, request.selection)
