@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from csi_model.linux.syscall import function
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,3 +46,8 @@ def fsync_directory(path: Path | str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Make everything durable that was written to the filesystem of this descriptor, by anybody (syncfs)."""
+    function("syncfs", ctypes.c_int(descriptor))

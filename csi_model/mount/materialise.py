@@ -3,8 +3,8 @@
     views/<id>/                 a finished tree
     views/.unfinished-XXXXXXXX/  one being written, or being removed
 
-Crash points. Everything is written below an unfinished name: files are fsynced after their last byte, directories after their last
-entry and attribute, deepest first, and then the top is renamed to its final name and ``views/`` fsynced. So a crash before the rename
+Crash points. Everything is written below an unfinished name: files and directories are synced after their last byte, entry and
+attribute, and only then the top is renamed to its final name and ``views/`` fsynced. So a crash before the rename
 leaves an unfinished name, which ``sweep_unfinished`` removes at start; after it, a tree whose every byte was durable before it had
 its name, or, if ``views/`` was not durable yet, the unfinished name again. Removal renames first, so that no tree is ever half there
 under its final name.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_model.errors import MountError
-from csi_model.linux.disk import fsync_directory
+from csi_model.linux.disk import fsync_directory, sync_filesystem
 from csi_model.linux.mounts import closing
 from csi_model.linux.paths import mount_place, open_beneath
 from csi_model.mount.copying import LayerFiles
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from csi_model.oci.digest import Digest
 
+_FEW = 16
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Too many links to one inode; a filesystem without hard links, or another filesystem.
@@ -123,6 +124,19 @@ class _Writer:
                     self._write_node(here, path, name, node)
         for path, directory in reversed(directories):
             self._finish_directory(path, directory)
+        self._make_durable([path for path, _ in reversed(directories)])
+
+    def _make_durable(self, directories: list[Path]) -> None:
+        """Sync files, then directories from the deepest up; each sync waits for the disk, so that beyond a few one for all is sooner.
+
+        That one also writes what others have dirty on this filesystem, which is why it is not always taken.
+        """
+        if len(self._written) + len(directories) > _FEW:
+            sync_filesystem(self._top)
+            return
+        for path in (*self._written.values(), *directories):
+            with closing(open_beneath(self._top, path, os.O_RDONLY)) as descriptor:
+                os.fsync(descriptor)
 
     def _write_node(self, here: int, path: Path, name: bytes, node: Directory | File | Symlink) -> None:
         if name in {b"", b".", b".."} or b"/" in name:
@@ -165,7 +179,6 @@ class _Writer:
             os.fchown(file, node.uid, node.gid)
             os.fchmod(file, node.mode)
             os.utime(file, ns=(node.mtime_ns, node.mtime_ns))
-            os.fsync(file)
 
     def _finish_directory(self, path: Path, directory: Directory) -> None:
         # After its last entry, which would change the mtime again; and a mode without write permission stops not even root.
@@ -173,7 +186,6 @@ class _Writer:
             os.fchown(here, directory.uid, directory.gid)
             os.fchmod(here, directory.mode)
             os.utime(here, ns=(directory.mtime_ns, directory.mtime_ns))
-            os.fsync(here)
 
     def _opened(self, path: Path) -> AbstractContextManager[int]:
         return closing(open_beneath(self._top, path, _OPEN_DIRECTORY))
