@@ -24,7 +24,6 @@ _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK, _MOUNT_SETATTR =
 
 _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
-_AT_SYMLINK_NOFOLLOW = 0x100
 _OPEN_TREE_CLONE = 1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_FROM_EMPTY_PATH = 0x04
@@ -103,10 +102,9 @@ def kernel_messages(context: int) -> str:
         lines.append(line.decode(errors="replace").strip())
 
 
-def clone_tree(path: Path | str) -> int:
-    """A detached copy of the one mount (or the directory of it) that ``path`` shows; symlinks are not followed at the end."""
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_SYMLINK_NOFOLLOW
-    return raw("open_tree", _OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags, path=path)
+def clone_tree(directory: int) -> int:
+    """A detached copy of the one mount, or the directory of it, that the descriptor (O_PATH will do) holds."""
+    return raw("open_tree", _OPEN_TREE, directory, b"", _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH)
 
 
 def protect(mount: int, flags: MountFlag) -> None:

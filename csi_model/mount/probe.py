@@ -107,7 +107,7 @@ def _rung(strategy: Strategy, sample: _Sample, state_dir: Path, version: KernelV
 
 
 def _bind_read_only(state_dir: Path) -> None:
-    with mounts.closing(mounts.clone_tree(state_dir)) as clone:
+    with mounts.closing(os.open(state_dir, os.O_PATH | os.O_CLOEXEC)) as directory, mounts.closing(mounts.clone_tree(directory)) as clone:
         try:
             mounts.protect(clone, PROTECTION)
         except OSError as error:

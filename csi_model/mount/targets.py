@@ -18,6 +18,7 @@ from csi_model.errors import ConflictError, InvalidRequestError, MountError, Uns
 from csi_model.linux import mounts
 from csi_model.linux.mountinfo import Mount, mounts_at
 from csi_model.linux.paths import mount_place, open_beneath
+from csi_model.mount.failures import explain, mounting
 from csi_model.mount.superblock import PROTECTION
 from csi_model.steps import step
 
@@ -92,7 +93,7 @@ def shows(target: Target, source: Path) -> bool:
 
 
 def attach(source: Path, target: Target) -> None:
-    """Make the directory that is seen at ``source`` appear at the target, read-only, nosuid and nodev from its first moment.
+    """Make the view that is mounted at ``source`` appear at the target, read-only, nosuid and nodev from its first moment.
 
     The clone of the source's mount gets its flags, and leaves the source's peer group, before any path shows it. The target's
     directory is made when missing (its parent must exist) and is left as it was on failure.
@@ -101,28 +102,18 @@ def attach(source: Path, target: Target) -> None:
         InvalidRequestError: the parent is missing, or a component is a symlink or no directory.
         ConflictError: something is mounted there already, or the directory is not empty.
         UnsupportedError: the kernel cannot make the clone read-only and the source is not.
-        MountError: the kernel refused.
+        MountError: nothing is mounted at ``source``, or the kernel refused.
     """
-    try:
-        with _parent(target) as parent:
-            created = _make_directory(parent, target)
-            step("publish.created")
-            try:
-                with mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as place:
-                    _demand_free(place, target)
-                    with mounts.closing(mounts.clone_tree(source)) as clone:
-                        _protect(clone, source)
-                        mounts.attach_mount(clone, place, path=target)
-            except BaseException:
-                if created:
-                    os.rmdir(target.below.name, dir_fd=parent)
-                raise
-    except FileNotFoundError as error:
-        msg = f"cannot publish at {target}: {error.filename} does not exist; the parent directory must be there"
-        raise InvalidRequestError(msg) from error
-    except OSError as error:
-        msg = f"cannot mount {source} at {target}: {error.strerror}"
-        raise MountError(msg) from error
+    with _protected_clone(source) as clone:
+        try:
+            with _parent(target) as parent:
+                _attach_below(parent, clone, target)
+        except FileNotFoundError as error:
+            msg = f"cannot publish at {target}: its parent directory must be there"
+            raise InvalidRequestError(msg) from error
+        except OSError as error:
+            msg = f"cannot mount {source} at {target}: {explain(error)}"
+            raise MountError(msg) from error
     step("publish.attached")
 
 
@@ -146,7 +137,7 @@ def detach(target: Target, *, ours: Callable[[Mount], bool]) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
             msg = f"{target} holds files that csi-model did not put there; it was left untouched, move them away"
             raise ConflictError(msg) from error
         msg = f"cannot unmount {target}: {error.strerror}; it will be tried again"
@@ -192,19 +183,19 @@ def _parent(target: Target) -> Iterator[int]:
         with mounts.closing(os.open(target.root, _DIRECTORY | os.O_CLOEXEC)) as root:
             parent = open_beneath(root, target.below.parent, _DIRECTORY)
     except OSError as error:
-        _refuse_symlinks(error, target)
+        _refuse_detours(error, target)
         raise
     with mounts.closing(parent):
         try:
             yield parent
         except OSError as error:
-            _refuse_symlinks(error, target)
+            _refuse_detours(error, target)
             raise
 
 
-def _refuse_symlinks(error: OSError, target: Target) -> None:
-    if error.errno == errno.ELOOP:
-        msg = f"the target path {target} leads through a symlink, which is refused; name the real directory"
+def _refuse_detours(error: OSError, target: Target) -> None:
+    if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+        msg = f"the target path {target} leads through a symlink or a plain file, which is refused; name the real directory"
         raise InvalidRequestError(msg) from error
 
 
@@ -224,6 +215,33 @@ def _demand_free(place: int, target: Target) -> None:
         if next(entries, None):
             msg = f"{target} is a directory with files in it, which a mount would hide; move them away"
             raise ConflictError(msg)
+
+
+@contextmanager
+def _protected_clone(source: Path) -> Iterator[int]:
+    with mounting(f"show the view at {source}"):
+        with mounts.closing(os.open(source, _DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as view:
+            # Held by its descriptor: were the view unmounted now, this would still be the view, and never the empty directory below.
+            if not mount_place(view).is_root:
+                msg = f"no view is mounted at {source}"
+                raise MountError(msg)
+            clone = mounts.clone_tree(view)
+        with mounts.closing(clone):
+            _protect(clone, source)
+            yield clone
+
+
+def _attach_below(parent: int, clone: int, target: Target) -> None:
+    created = _make_directory(parent, target)
+    step("publish.created")
+    try:
+        with mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as place:
+            _demand_free(place, target)
+            mounts.attach_mount(clone, place, path=target)
+    except BaseException:
+        if created:
+            os.rmdir(target.below.name, dir_fd=parent)
+        raise
 
 
 def _protect(clone: int, source: Path) -> None:

@@ -167,7 +167,7 @@ def residency(paths: Iterable[Path]) -> Residency:
 
 
 def _show_directory(directory: Path, mountpoint: Path, place: int) -> None:
-    with mounts.closing(mounts.clone_tree(directory)) as clone:
+    with mounts.closing(os.open(directory, _PLACE)) as source, mounts.closing(mounts.clone_tree(source)) as clone:
         try:
             mounts.protect(clone, PROTECTION)
         except OSError as error:

@@ -43,7 +43,11 @@ def test_a_clone_is_protected_before_it_is_attached(tmp_path: Path) -> None:
     source.mkdir()
     target.mkdir()
     (source / "file").write_text("x")
-    with mounts.closing(mounts.clone_tree(source)) as clone, mounts.closing(os.open(target, os.O_PATH)) as place:
+    with (
+        mounts.closing(os.open(source, os.O_PATH)) as original,
+        mounts.closing(mounts.clone_tree(original)) as clone,
+        mounts.closing(os.open(target, os.O_PATH)) as place,
+    ):
         mounts.protect(clone, MountFlag.RDONLY | MountFlag.NOSUID | MountFlag.NODEV)
         mounts.attach_mount(clone, place)
     assert {"ro", "nosuid", "nodev"} <= mounts_at(target)[0].options
@@ -67,7 +71,7 @@ def test_bind_and_remount_of_old_kernels(tmp_path: Path) -> None:
 
 def test_a_detached_mount_that_is_closed_is_gone(tmp_path: Path) -> None:
     """Nothing is mounted by a mount that was never attached."""
-    with mounts.closing(mounts.clone_tree(tmp_path)):
+    with mounts.closing(os.open(tmp_path, os.O_PATH)) as original, mounts.closing(mounts.clone_tree(original)):
         pass
     assert mounts_at(tmp_path) == ()
 
