@@ -41,7 +41,7 @@ def check_path(text: str, where: str) -> str:
         InvalidRequestError: absolute, with an empty, ``.`` or ``..`` component, a backslash, a control character, or too long.
     """
     components = text.split("/")
-    if text.startswith("/") or any(component in {"", ".", ".."} for component in components):
+    if any(component in {"", ".", ".."} for component in components):
         why = "it has to be relative, with no empty, '.' or '..' component"
     elif "\\" in text or _CONTROL.search(text):
         why = "it holds a backslash or a control character"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from csi_model.formats import image, modelpack, oras
 from csi_model.formats.refused import refuse_index, refuse_known
@@ -43,16 +43,12 @@ def place(manifest: Manifest, config: bytes | None) -> ModelLayout:
         InvalidRequestError: of a supported format, and malformed.
     """
     kind = _classify(manifest)
-    match kind:
-        case _Format.IMAGE:
-            assert config is not None, "needs_config says that an image's config is needed"
-            return image.place(manifest, config)
-        case _Format.MODELPACK:
-            return modelpack.place(manifest, config)
-        case _Format.ORAS:
-            return oras.place(manifest)
-        case _:
-            assert_never(kind)
+    if kind is _Format.IMAGE:
+        assert config is not None, "needs_config says that an image's config is needed"
+        return image.place(manifest, config)
+    if kind is _Format.MODELPACK:
+        return modelpack.place(manifest, config)
+    return oras.place(manifest)
 
 
 def _classify(manifest: Manifest) -> _Format:

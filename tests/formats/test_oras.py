@@ -53,7 +53,7 @@ def test_old_oras_borrowed_the_image_config() -> None:
     titled = blob(OCI_TAR, b"x", title="model.bin")
     directory = blob(f"{OCI_TAR}+gzip", b"y", title="dir", **UNPACK)
     for artifact in (
-        manifest(titled, directory, config=mediatypes.OCI_CONFIG),
+        manifest(titled, config=mediatypes.OCI_CONFIG),
         manifest(titled, directory, config=mediatypes.OCI_CONFIG, config_body=b'{"a": 1}'),
     ):
         assert not needs_config(artifact)

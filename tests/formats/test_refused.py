@@ -31,6 +31,7 @@ def configured(kind: str, layer: str = "application/octet-stream") -> Manifest:
 REFUSED = [
     (image(f"{VND}ollama.image.model"), "an Ollama model, which is not supported yet"),
     (image(f"{VND}ollama.image.tensor; name=blk.0"), "an Ollama model"),
+    (image("Application/VND.Ollama.image.model"), "an Ollama model"),
     (artifact(f"{VND}kitops.modelkit.manifest.v1+json"), "a KitOps ModelKit, which is not supported yet"),
     (configured(f"{VND}kitops.modelkit.config.v1+json", f"{VND}kitops.modelkit.model.v1.tar"), "a KitOps ModelKit"),
     (configured(f"{VND}jozu.model.config.v1+json"), "a KitOps ModelKit"),

@@ -59,6 +59,7 @@ def test_a_plain_descriptor_is_a_value() -> None:
         {"name": []},
         {"data": 7},
         {"data": "e30"},
+        {"data": "e3*0="},
         {"data": "e30=é"},
         {"annotations": {"a": 1}},
         {"annotations": []},
