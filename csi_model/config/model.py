@@ -137,7 +137,10 @@ class Csi(_Section):
         default="csi-model.dev", pattern=r"^[a-zA-Z][A-Za-z0-9.-]{0,61}[a-zA-Z]$", description="Name under which kubelet knows the driver."
     )
     workers: Count = Field(
-        default=256, ge=34, le=4096, description="Threads of the CSI server; publishes that wait for a pull take one each."
+        default=256,
+        ge=34,
+        le=4096,
+        description="Threads of the CSI server; each publish that waits for a pull takes one, and may take all but 32.",
     )
     kubelet_root: Path = Field(default=Path("/var/lib/kubelet"), description="Target paths outside this directory are refused.")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
@@ -37,21 +38,21 @@ GRACE_SECONDS = 20.0
 
 
 class Shutdown:
-    """Why and when the driver ends: set once by a signal or by kubelet's refusal; later reasons change nothing."""
+    """Why the driver ends: asked for by a signal or by kubelet's refusal; the first reason counts.
+
+    A queue, because its ``put`` may interrupt its ``get`` in the same thread, as a signal handler does; an Event would lock itself up.
+    """
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
-        self.exit_code = 0
+        self._reasons: SimpleQueue[int] = SimpleQueue()
 
     def ask(self, *, exit_code: int) -> None:
         """End the driver with this exit code."""
-        if not self._asked.is_set():
-            self.exit_code = exit_code
-            self._asked.set()
+        self._reasons.put(exit_code)
 
-    def wait(self) -> None:
-        """Return when somebody has asked."""
-        self._asked.wait()
+    def wait(self) -> int:
+        """The exit code, once somebody has asked."""
+        return self._reasons.get()
 
 
 def run(
@@ -92,9 +93,9 @@ def run(
             socket = sockets.parse_endpoint(str(registration_dir / f"{config.csi.driver_name}-reg.sock"))
             stack.enter_context(_registered(registration_server(identity, registration), socket))
         log.info("serving", endpoint=str(path), node_id=node_id, driver=config.csi.driver_name)
-        ending.wait()
-        log.info("stopping", exit_code=ending.exit_code)
-    return ending.exit_code
+        exit_code = ending.wait()
+        log.info("stopping", exit_code=exit_code)
+    return exit_code
 
 
 @contextmanager

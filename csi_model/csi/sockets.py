@@ -61,9 +61,9 @@ def clear(path: Path) -> None:
 
 
 def listen(server: grpc.Server, path: Path) -> None:
-    """Bind ``server`` to ``path``, mode 0600; the server still has to be started.
+    """Bind ``server`` to ``path``, for root alone from the first moment on; the server still has to be started.
 
-    The mode comes from the process's umask, so call it while no other thread creates files.
+    The process's umask is narrowed meanwhile: a file that another thread makes in that moment is for its owner alone, too.
 
     Raises:
         InvalidRequestError, BusyError: as ``clear``.
@@ -71,9 +71,10 @@ def listen(server: grpc.Server, path: Path) -> None:
     """
     clear(path)
     try:
-        with _umask(0o177):
+        with _umask(0o077):
             server.add_insecure_port(f"unix:{path}")
-    except RuntimeError as error:
+        path.chmod(0o600)
+    except (RuntimeError, OSError) as error:
         msg = f"cannot listen at {path}: is the directory writable?"
         raise UnavailableError(msg) from error
 

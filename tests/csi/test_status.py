@@ -86,6 +86,8 @@ def test_a_call_that_we_do_not_define_is_unimplemented(client: Client) -> None:
         client.node.NodeStageVolume(csi_pb2.NodeStageVolumeRequest(volume_id="a"))
     with refused(grpc.StatusCode.UNIMPLEMENTED, "csi-model does not offer ListVolumes"):
         client.controller.ListVolumes(csi_pb2.ListVolumesRequest())
+    with refused(grpc.StatusCode.UNIMPLEMENTED):
+        client.channel.unary_unary("/csi.v1.GroupController/GroupControllerGetCapabilities")(b"")
 
 
 def test_a_long_message_still_arrives_with_its_code(client: Client, engine: FakeEngine) -> None:
