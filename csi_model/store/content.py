@@ -14,7 +14,8 @@ from csi_model.linux.disk import fsync_directory
 from csi_model.oci.digest import Digest
 from csi_model.steps import step
 from csi_model.store.faults import disk_errors
-from csi_model.store.ingest import Ingest, KeyLocks
+from csi_model.store.ingest import Ingest, remove_litter, sweep
+from csi_model.store.keylocks import KeyLocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,9 +144,15 @@ class ContentStore:
         """
         return Ingest.session(self._ingest, blob, decoding, content=self._content, locks=self._locks, patience=patience)
 
-    def ingesting(self) -> frozenset[str]:
-        """Names of the ingest directories in use now."""
-        return self._locks.held()
+    def sweep(self, *, now: float) -> None:
+        """Remove unfinished work that was last written to more than 24 hours before ``now``; work in use stays."""
+        with disk_errors(f"cannot tidy {self._ingest}"):
+            sweep(self._ingest, self._locks, now=now)
+
+    def remove_litter(self) -> None:
+        """Remove what a crash left in ``ingest/`` that nobody can resume. For a starting writer, before anything else runs."""
+        with disk_errors(f"cannot tidy {self._ingest}"):
+            remove_litter(self._ingest)
 
 
 def _write_sealed(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Ingest: the unfinished file of a layer, and its commit into content.
+"""Ingest: the unfinished file of a layer, its commit into content, and the end of what nobody finishes.
 
 It knows nothing of how bytes are fetched, decoded or verified: whoever writes the file has done that when it calls ``commit``.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-import threading
+import shutil
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
+
+import structlog
 
 from csi_model.errors import BusyError, CorruptContentError, InvalidRequestError
 from csi_model.linux.disk import fsync_directory
@@ -21,8 +24,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from csi_model.oci.digest import Digest
+    from csi_model.store.keylocks import KeyLocks
+
+log = structlog.get_logger(__name__)
 
 _DECODING = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})-" + _DECODING.pattern)
+
+KEPT = 24 * 3600.0
+"""Seconds for which unfinished work is kept since it was last written to."""
 
 
 class Ingest:
@@ -145,33 +155,22 @@ class Ingest:
                 entry.unlink()
 
 
-class KeyLocks:
-    """Mutual exclusion by key among threads; a key that nobody holds or waits for takes no memory."""
+def sweep(root: Path, locks: KeyLocks, *, now: float) -> None:
+    """Remove unfinished work that nobody wrote to for 24 hours, and ingests that hold nothing; work in use is left alone."""
+    for name in sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name)):
+        with suppress(BusyError), locks.hold(name, patience=0):
+            parts = list((root / name).iterdir())
+            # Not the modification time: a commit that was killed may have set that to 0.
+            age = now - max((part.lstat().st_ctime for part in parts), default=0)
+            if age > KEPT:
+                log.info("unfinished work removed", ingest=name, age_seconds=round(age) if parts else None)
+                shutil.rmtree(root / name)
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._held: set[str] = set()
 
-    @contextmanager
-    def hold(self, key: str, *, patience: float) -> Iterator[None]:
-        """Hold ``key`` for the body.
-
-        Raises:
-            BusyError: another thread kept it for ``patience`` seconds.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: key not in self._held, timeout=patience):
-                msg = f"the ingest {key} is in use; try again when its pull has ended"
-                raise BusyError(msg)
-            self._held.add(key)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held.remove(key)
-                self._changed.notify_all()
-
-    def held(self) -> frozenset[str]:
-        """The keys held now."""
-        with self._changed:
-            return frozenset(self._held)
+def remove_litter(root: Path) -> None:
+    """Remove what a crash left that is no ingest. Only for a start: a running ``ContentStore.add`` has a file here."""
+    for entry in root.iterdir():
+        if not stat.S_ISDIR(entry.lstat().st_mode):
+            entry.unlink()
+        elif not _NAME.fullmatch(entry.name):
+            shutil.rmtree(entry)

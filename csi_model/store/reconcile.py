@@ -5,8 +5,6 @@ It never touches views, mounts or publications: those are settled against the ke
 
 from __future__ import annotations
 
-import shutil
-import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -24,33 +22,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-INGEST_KEPT = 24 * 3600.0
-"""Seconds for which unfinished work is kept since it was last written to."""
-
 
 def reconcile(root: Path, content: ContentStore, state: State) -> None:
     """Bring the store to where no crash ever happened. Called by the one writer before anybody uses the store."""
-    sweep_ingest(root / "ingest", keep=(), now=time.time())
+    content.remove_litter()
+    content.sweep(now=time.time())
     for path in (root / "content", root / "views"):
         _remove_probes(path)
     drop_damaged(content, state.sizes())
-
-
-def sweep_ingest(ingest: Path, *, keep: Iterable[str], now: float) -> None:
-    """Remove unfinished work that nobody wrote to for 24 hours, and whatever is no ingest; names in ``keep`` are in use."""
-    used = frozenset(keep)
-    with disk_errors(f"cannot tidy {ingest}"):
-        for entry in ingest.iterdir():
-            if entry.name in used:
-                continue
-            if not stat.S_ISDIR(entry.lstat().st_mode):
-                entry.unlink()
-                continue
-            age = now - max(path.lstat().st_mtime for path in (entry, *entry.iterdir()))
-            empty = not any(entry.iterdir())
-            if empty or age > INGEST_KEPT or not _is_ingest(entry.name):
-                log.info("unfinished work removed", ingest=entry.name, age_seconds=round(age))
-                shutil.rmtree(entry)
 
 
 def drop_damaged(content: ContentStore, sizes: Iterable[tuple[Digest, int]]) -> None:
@@ -63,11 +42,6 @@ def drop_damaged(content: ContentStore, sizes: Iterable[tuple[Digest, int]]) -> 
         if content.has(digest) and (found := content.size(digest)) != size:
             log.error("damaged content removed; the next pull brings it back", digest=str(digest), size=size, found=found)
             content.remove(digest)
-
-
-def _is_ingest(name: str) -> bool:
-    encoded, dash, decoding = name.partition("-")
-    return bool(dash and decoding) and len(encoded) in {64, 128} and set(encoded) <= set("0123456789abcdef")
 
 
 def _remove_probes(directory: Path) -> None:

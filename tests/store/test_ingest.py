@@ -138,14 +138,12 @@ def test_a_decoding_is_never_a_path(store: Store, decoding: str) -> None:
 def test_one_user_at_a_time(store: Store) -> None:
     """A second user of the same key waits and is then told so; another key is free; the key is free after its user has left."""
     with store.content.ingest(BLOB, "none"):
-        assert store.content.ingesting() == {f"{BLOB.hex}-none"}
         with store.content.ingest(BLOB, "gzip"):
             pass
         with pytest.raises(BusyError, match="in use"), store.content.ingest(BLOB, "none", patience=0.05):
             pass
     with store.content.ingest(BLOB, "none"):
         pass
-    assert store.content.ingesting() == frozenset()
 
 
 def test_the_next_user_gets_its_turn(store: Store) -> None:
@@ -194,6 +192,7 @@ def test_a_killed_commit_leaves_all_or_a_resumable_part(step: str, root: Path, k
             assert not store.content.has(BLOB)
             with store.content.ingest(BLOB, "none") as ingest:
                 assert ingest.path.read_bytes() == DATA
+                assert ingest.path.stat().st_mode & 0o777 == 0o600
                 with ingest.path.open("r+b") as file:  # a sealed file can be written again
                     file.write(DATA)
                 ingest.commit(BLOB, len(DATA))

@@ -4,40 +4,56 @@ from __future__ import annotations
 
 import os
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_model.oci.digest import Digest
-from csi_model.store.reconcile import INGEST_KEPT, sweep_ingest
+from csi_model.store.ingest import KEPT
 from csi_model.store.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 BLOB = Digest.of(b"weights")
 
 
-def _unfinished(root: Path, name: str, age: float) -> Path:
+def _unfinished(root: Path, name: str) -> Path:
     directory = root / "ingest" / name
     directory.mkdir(parents=True)
     (directory / "data").write_bytes(b"wei")
-    for path in (directory / "data", directory):
-        os.utime(path, (time.time() - age,) * 2)
     return directory
 
 
-def test_recent_work_is_kept_and_old_work_goes(root: Path) -> None:
-    """Unfinished layers stay for 24 hours after the last write, so that a pod that comes back resumes."""
-    recent = _unfinished(root, f"{BLOB.hex}-none", INGEST_KEPT - 60)
-    old = _unfinished(root, f"{BLOB.hex}-gzip", INGEST_KEPT + 60)
-    written_lately = _unfinished(root, f"{BLOB.hex}-zstd", INGEST_KEPT + 60)
-    (written_lately / "data").write_bytes(b"more")
-    with Store.open(root, writable=True) as store:
-        assert sorted((root / "ingest").iterdir()) == sorted([recent, written_lately])
-        with store.content.ingest(BLOB, "none") as ingest:
-            assert ingest.path.read_bytes() == b"wei"
-    assert not old.exists()
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Have the next start happen so many seconds from now."""
+
+    def move(seconds: float) -> None:
+        monkeypatch.setattr("csi_model.store.reconcile.time", SimpleNamespace(time=lambda: time.time() + seconds))
+
+    return move
+
+
+def test_work_is_kept_for_a_day(root: Path, later: Callable[[float], None]) -> None:
+    """Unfinished layers stay for 24 hours after the last write, so that a pod that comes back resumes, and then they go."""
+    directory = _unfinished(root, f"{BLOB.hex}-none")
+    later(KEPT - 60)
+    with Store.open(root, writable=True) as store, store.content.ingest(BLOB, "none") as ingest:
+        assert ingest.path.read_bytes() == b"wei"
+    later(KEPT + 60)
+    with Store.open(root, writable=True):
+        assert not directory.exists()
+
+
+def test_a_sealed_ingest_is_not_old(root: Path) -> None:
+    """A commit that was killed after it had set the file's time to 0 is resumed like any other."""
+    directory = _unfinished(root, f"{BLOB.hex}-none")
+    os.utime(directory / "data", (0, 0))
+    with Store.open(root, writable=True):
+        assert (directory / "data").exists()
 
 
 @pytest.mark.parametrize("name", [".add-0123", "litter", f"{BLOB.hex[:10]}-none", f"{BLOB.hex}-", "none"])
@@ -47,7 +63,7 @@ def test_what_is_no_ingest_goes(root: Path, name: str) -> None:
     if name.startswith("."):
         (root / "ingest" / name).touch()
     else:
-        _unfinished(root, name, 0)
+        _unfinished(root, name)
     with Store.open(root, writable=True):
         assert not list((root / "ingest").iterdir())
 
@@ -68,9 +84,9 @@ def test_work_in_use_is_never_swept(store: Store) -> None:
     """A sweep beside running pulls leaves their directories alone, empty or old."""
     with store.content.ingest(BLOB, "none"), store.content.ingest(BLOB, "gzip") as other:
         other.path.write_bytes(b"wei")
-        sweep_ingest(store.root / "ingest", keep=store.content.ingesting(), now=time.time() + 2 * INGEST_KEPT)
+        store.content.sweep(now=time.time() + 2 * KEPT)
         assert len(list((store.root / "ingest").iterdir())) == 2
-    sweep_ingest(store.root / "ingest", keep=store.content.ingesting(), now=time.time() + 2 * INGEST_KEPT)
+    store.content.sweep(now=time.time() + 2 * KEPT)
     assert not list((store.root / "ingest").iterdir())
 
 
