@@ -1,7 +1,8 @@
 """Generic artifacts, as ``oras push`` and ``podman artifact add`` make them: titled layers.
 
 A layer is its file, byte for byte, whatever its media type says: a plain file's default type is an image layer's. Only the unpack
-annotation makes it a directory. A layer without a title is left out, as ``oras pull`` does; with no title at all there is nothing to
+annotation makes it a directory; the Python package oras pushes directories without it, and those are shown as one archive, as
+``oras pull`` writes them. A layer without a title is left out, again as ``oras pull`` does; with no title at all there is nothing to
 show, and the artifact is refused.
 """
 
