@@ -16,6 +16,7 @@ _MOUNTING = {
     errno.EPERM: "not permitted; the driver needs CAP_SYS_ADMIN (a privileged container)",
     errno.ENODEV: "this kernel has no EROFS; load the module erofs or use another strategy",
     errno.ENOENT: "a layer file or the view's image is missing; pull the model again",
+    errno.EINVAL: "this kernel does not know the image's features or an option; its log says more",
     errno.ENOTBLK: "this kernel or the store's filesystem cannot mount an image from a file",
     errno.EMFILE: "too many open files; raise the limit of open files",
 }

@@ -5,9 +5,10 @@ What is returned is a descriptor of a mount that has no place yet: it can be rea
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,7 +19,7 @@ from csi_model.linux.mounts import MountFlag
 from csi_model.mount.strategy import Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 log = structlog.get_logger(__name__)
@@ -43,7 +44,7 @@ def mount_erofs(image: Path, devices: Sequence[Path], strategy: Strategy) -> int
             source, *extra = [stack.enter_context(loop_device(path)) for path in (image, *devices)]
             device = f"7:{source.removeprefix('/dev/loop')}"
         else:
-            source, *extra = [stack.enter_context(_short(path)) for path in (image, *devices)]
+            source, *extra = [_named(path) for path in (image, *devices)]
             device = None
         context = stack.enter_context(mounts.closing(mounts.fsopen("erofs")))
         try:
@@ -73,14 +74,13 @@ def _create(context: int, source: str, extra: Sequence[str], *, direct: bool, de
     return mounts.fsmount(context, PROTECTION)
 
 
-@contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """A name of the file that fits in an option: its path, or one through a descriptor, which must stay open until the mount is made."""
-    if len(os.fsencode(path)) <= _VALUE_LIMIT:
-        yield str(path)
-        return
-    with mounts.closing(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as descriptor:
-        yield f"/proc/self/fd/{descriptor}"
+def _named(path: Path) -> str:
+    """The file's path, which goes into an option as it is: mountinfo shows it, and so the view is recognised after a restart."""
+    if len(os.fsencode(path)) > _VALUE_LIMIT:
+        raise OSError(
+            errno.ENAMETOOLONG, f"mount options take {_VALUE_LIMIT} bytes; choose a state directory with a shorter path", str(path)
+        )
+    return str(path)
 
 
 def _backing_devices() -> frozenset[str]:

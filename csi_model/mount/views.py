@@ -123,7 +123,7 @@ def shown_view(mount: Mount, views: Path) -> str | None:
     if mount.filesystem == "erofs":
         source = Path(mount.source)
         image = backing_file(source.name) if mount.source.startswith("/dev/loop") else source
-        return image.name.removesuffix(".erofs") if image is not None and image.parent == views else None
+        return image.name.removesuffix(".erofs") if image is not None and _same_path(image.parent, views) else None
     root = Path(mount.root.removesuffix("//deleted"))
     return root.name if root.parent.name == views.name and views.name and _same_device(mount, views) else None
 
@@ -183,6 +183,11 @@ def _show_directory(directory: Path, mountpoint: Path, place: int) -> None:
     except OSError:
         mounts.unmount(mountpoint)
         raise
+
+
+def _same_path(one: Path, other: Path) -> bool:
+    # The kernel names a loop device's file by its real path, whatever symlinks lead to the state directory.
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
 
 
 def _same_device(mount: Mount, path: Path) -> bool:
