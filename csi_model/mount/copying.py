@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from csi_model.oci.digest import Digest
 
 _STEP = 8 << 20
+_WORTH_PUSHING = 1 << 20  # a request to the disk for each small file costs more than it saves
 _NO_COPY_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
 
@@ -38,7 +39,7 @@ class LayerFiles:
         return self._paths[layer]
 
     def copy(self, layer: Digest, offset: int, length: int, destination: int, position: int) -> None:
-        """Copy a range of a layer to ``position`` of the descriptor ``destination``, starting its write-back along the way.
+        """Copy a range of a layer to ``position`` of the descriptor ``destination``, starting the write-back of large ones along the way.
 
         Filesystems with shared extents (XFS, btrfs) may share instead of copying.
 
@@ -52,7 +53,8 @@ class LayerFiles:
             if not copied:
                 msg = f"the layer file {self._paths[layer]} ends at byte {offset}, before byte {end}; remove the model and pull it again"
                 raise CorruptContentError(msg)
-            pages.start_writeback(destination, position, copied)
+            if copied >= _WORTH_PUSHING:
+                pages.start_writeback(destination, position, copied)
             offset += copied
             position += copied
 

@@ -12,6 +12,7 @@ import pytest
 from csi_model.errors import ConflictError, InvalidRequestError, MountError, UnsupportedError
 from csi_model.linux import mounts
 from csi_model.linux.mountinfo import Mount, mounts_at
+from csi_model.linux.mounts import MountFlag
 from csi_model.mount import targets
 from csi_model.mount.strategy import Strategy
 from csi_model.mount.superblock import PROTECTION
@@ -204,14 +205,19 @@ def test_a_missing_parent_is_not_made(store: Store, source: Path) -> None:
     assert not (store.kubelet / "absent").exists()
 
 
-def test_a_failed_attach_leaves_the_target_as_it_was(store: Store, source: Path) -> None:
+def test_a_failed_attach_leaves_the_target_as_it_was(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that attach made goes when the mount fails, one that was there stays."""
-    with pytest.raises(MountError):
-        attach(store.root / "no such view", store.target())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(mounts, "attach_mount", refuse)
+    with pytest.raises(MountError, match=r"fs\.mount-max"):
+        attach(source, store.target())
     assert not store.target().path.exists()
     store.target().path.mkdir()
     with pytest.raises(MountError):
-        attach(store.root / "no such view", store.target())
+        attach(source, store.target())
     assert store.target().path.is_dir()
 
 
@@ -254,10 +260,11 @@ def _refuse_setattr(*_: object) -> None:
 
 
 def test_old_kernels_never_show_a_writable_target(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without mount_setattr a writable source is refused, and a read-only one hands its flags to the clone."""
+    """Without mount_setattr a source that lacks a flag is refused, and one that has all hands its flags to the clone."""
     monkeypatch.setattr(mounts, "protect", _refuse_setattr)
     target = store.target()
     mounts.bind(store.views / "view", source)
+    mounts.remount_bind(source, MountFlag.RDONLY | MountFlag.NODEV)
     with pytest.raises(UnsupportedError, match=r"5\.12"):
         attach(source, target)
     assert not target.path.exists()
