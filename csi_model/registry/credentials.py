@@ -125,7 +125,7 @@ class Keyring:
     def matching(self, reference: Reference) -> tuple[Credential, ...]:
         """Every credential that may be sent for ``reference``, the best match first and none twice."""
         parts = urllib.parse.urlsplit(f"//{reference.registry}")
-        host, port = _bracketed(parts.hostname or ""), str(parts.port or "")
+        host, port = parts.hostname or "", str(parts.port or "")
         # Sorting is stable: entries of one key stay in the order in which they were given.
         ordered = sorted(self.entries, key=lambda entry: entry.order, reverse=True)
         path = f"/{reference.repository}"
@@ -133,10 +133,6 @@ class Keyring:
         if not found and host == "docker.io":
             found = [entry.credential for entry in ordered if entry.order == _HUB_FALLBACK]
         return tuple(dict.fromkeys(found))
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _parse(body: bytes, where: str) -> dict[str, object]:
@@ -200,4 +196,4 @@ def _entry(key: str, credential: Credential, where: str) -> _Entry:
         msg = f"{where}: {key[:120]!r} is not a registry"
         raise InvalidRequestError(msg) from error
     path = _VERSION_PATH.sub("", parts.path, count=1) if _VERSION_PATH.match(parts.path) else parts.path
-    return _Entry(_bracketed(host), str(port) if port else "", "" if path == "/" else path, credential)
+    return _Entry(host, str(port) if port else "", "" if path == "/" else path, credential)

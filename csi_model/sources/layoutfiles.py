@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from csi_model.errors import DeniedError, InvalidRequestError, NotFoundError, UnavailableError
+from csi_model.errors import CsiModelError, DeniedError, InvalidRequestError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,11 @@ class RemoteFiles:
             raise InvalidRequestError(msg)
         self._url = url
         with _translated(url):
-            self._filesystem, self._root = fsspec.core.url_to_fs(url)
+            try:
+                self._filesystem, self._root = fsspec.core.url_to_fs(url)
+            except ValueError as error:
+                msg = f"{url} names a kind of filesystem that fsspec does not know"
+                raise InvalidRequestError(msg) from error
 
     def open(self, path: str) -> _RemoteFile:
         """See ``LayoutFiles``."""
@@ -158,7 +162,7 @@ def _translated(what: str) -> Iterator[None]:
     """Every filesystem raises errors of its own; they become ours here."""
     try:
         yield
-    except (DeniedError, UnavailableError):
+    except CsiModelError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{what} does not exist"

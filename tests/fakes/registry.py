@@ -106,7 +106,7 @@ class TokenAuth:
 
 
 class FakeRegistry:
-    """A context manager; ``host`` is where it listens, always on loopback."""
+    """A context manager; ``host`` is where it listens, ``url`` the same with its scheme; always on loopback."""
 
     def __init__(self, *, auth: BasicAuth | TokenAuth | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.auth = auth
@@ -122,23 +122,10 @@ class FakeRegistry:
         self.stopping = threading.Event()
         self.lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler, self, tls)
-        self.scheme = "https" if tls else "http"
+        self.port = int(self._server.server_address[1])
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self._server.server_address[1])
-
-    @property
-    def host(self) -> str:
-        """``127.0.0.1:PORT``, as the registry part of a reference."""
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """The same with its scheme."""
-        return f"{self.scheme}://{self.host}"
 
     def add_blob(self, data: bytes | memoryview, media_type: str = "application/octet-stream") -> Descriptor:
         """Serve ``data`` in every repository."""
@@ -330,9 +317,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, data: bytes | memoryview, fault: Fault) -> None:
         size, pause = fault.drip or (1 << 20, 0.0)
         for start in range(0, len(data), size):
-            self.wfile.write(data[start : start + size])
             with self.server.registry.lock:
                 self.server.registry.body_bytes += len(data[start : start + size])
+            self.wfile.write(data[start : start + size])
             if pause and self.server.registry.stopping.wait(pause):
                 return
 
