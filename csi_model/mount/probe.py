@@ -1,7 +1,8 @@
 """Which strategies this node can do, found out by doing them: a tiny image is mounted on the real store and read to its last bytes.
 
 Some kernels and disks mount and then fail every read (4 KiB sectors, stacked filesystems), so only bytes that were read count. All
-files are without a name and all mounts detached: nothing stays behind, not even after a kill.
+mounts are detached and all files but one have no name: a kill leaves no mount, no device and at most two empty files, which a later
+probe removes. Several processes may probe one directory at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +36,8 @@ log = structlog.get_logger(__name__)
 # One layer as a tar is (whole 512-byte blocks, the file not at a multiple of 4096) and a raw one with a partial last block.
 _TAR = bytes(range(256)) * 2 * 17
 _RAW = bytes(reversed(range(256))) * 20 + b"last"
-_LINK = ".probe-link"
+_LINK = ".probe-link-"
+_STALE_AFTER = 60.0
 
 
 def probe(state_dir: Path, forced: Strategy | None = None) -> Ladder:
@@ -116,9 +119,11 @@ def _bind_read_only(state_dir: Path) -> None:
 
 
 def _links(state_dir: Path) -> RungResult:
-    link = state_dir / _LINK
-    link.unlink(missing_ok=True)  # a kill between the next two lines leaves it
+    for stale in state_dir.glob(f"{_LINK}*"):  # left by a kill; a young one may be another process's probe of this very moment
+        if time.time() - stale.stat().st_mtime > _STALE_AFTER:
+            stale.unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile(dir=state_dir, prefix=_LINK) as file:
+        link = Path(f"{file.name}.second")
         try:
             os.link(file.name, link)
         except OSError as error:
