@@ -84,9 +84,9 @@ def test_a_target_in_use_is_refused_to_others(node: Node, registry: FakeRegistry
     """The same target with another reference, path or volume is a conflict; what is there stays."""
     target = node.publish(push_artifact(registry, "llm/raw", FILES))
     other = push_artifact(registry, "llm/other", {"x": b"y"})
-    for arguments in ({"reference": other}, {"reference": f"{registry.host}/llm/raw:v1", "volume": "z"}):
+    for reference, volume in ((other, "a"), (f"{registry.host}/llm/raw:v1", "z")):
         with pytest.raises(ConflictError):
-            node.publish(**arguments)
+            node.publish(reference, volume=volume)
     assert (target / "config.json").read_bytes() == b"{}"
 
 
