@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HELD = "SELECT manifest FROM resolution UNION SELECT manifest FROM pin UNION SELECT manifest FROM publication"
 """Manifests that something names. Views are no reason to keep anything: they can be built again."""
 
+_UNPUBLISHED = "volume_id NOT IN (SELECT volume_id FROM publication)"
 _PUBLICATION = "SELECT target, volume_id, reference, manifest, view_id, path, include, exclude, published FROM publication"
 _VIEW = "SELECT view_id, manifest, strategy, path, include, exclude, bytes, inodes, last_used FROM view"
 
@@ -187,10 +188,15 @@ class State:
             row = db.execute(query, (volume_id, reference)).fetchone()
         return Digest.parse(row[0]) if row else None
 
-    def unpin(self, volume_id: str, reference: str) -> None:
-        """Let the reference mean to this volume whatever it names next."""
+    def unpin(self, volume_id: str) -> None:
+        """Forget what references mean to this volume, unless it is published somewhere."""
         with self._database.write() as db:
-            db.execute("DELETE FROM pin WHERE volume_id = ? AND reference = ?", (volume_id, reference))
+            db.execute(f"DELETE FROM pin WHERE volume_id = ? AND {_UNPUBLISHED}", (volume_id,))  # noqa: S608 - the text is ours
+
+    def unpin_older(self, than: float) -> None:
+        """Forget the pins from before ``than`` of volumes that are published nowhere: their pods never came back."""
+        with self._database.write() as db:
+            db.execute(f"DELETE FROM pin WHERE pinned < ? AND {_UNPUBLISHED}", (than,))  # noqa: S608 - the text is ours
 
     def publish(self, publication: Publication) -> None:
         """Record the publication, its volume's pin and the model's last use, together.

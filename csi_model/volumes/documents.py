@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csi_model.errors import CorruptContentError, InvalidRequestError, NotFoundError, UnsupportedError
-from csi_model.formats.classify import needs_config, place
-from csi_model.oci.digest import Digest
+from csi_model.formats.classify import needs_config, place, refuse_index
 from csi_model.oci.document import MAX_DOCUMENT
 from csi_model.oci.manifest import Index, Manifest, parse_document
 from csi_model.oci.platform import Platform, choose
@@ -15,6 +15,7 @@ from csi_model.oci.platform import Platform, choose
 if TYPE_CHECKING:
     from csi_model.formats.placement import ModelLayout
     from csi_model.oci.descriptor import Descriptor
+    from csi_model.oci.digest import Digest
     from csi_model.sources.protocol import Source
     from csi_model.store.content import ContentStore
 
@@ -29,7 +30,7 @@ class ModelDocuments:
     digest: Digest
     manifest: Manifest
     layout: ModelLayout
-    bodies: tuple[bytes, ...] = ()
+    bodies: tuple[tuple[Digest, bytes], ...] = ()
 
     @property
     def size(self) -> int:
@@ -50,9 +51,12 @@ def fetch(source: Source, descriptor: Descriptor) -> ModelDocuments:
         document = parse_document(body, media_type=descriptor.media_type, trusted=True)
         if isinstance(document, Manifest):
             config = _fetch_config(source, document.config) if needs_config(document) else None
-            bodies = (body,) if config is None else (body, config)
-            return ModelDocuments(descriptor.digest, document, place(document, config), bodies)
-        descriptor = _choose(document)
+            bodies = [(descriptor.digest, body)]
+            if config is not None:
+                bodies.append((document.config.digest, config))
+            return ModelDocuments(descriptor.digest, document, place(document, config), tuple(bodies))
+        refuse_index(document)
+        descriptor = choose(Platform.host(), document.manifests)
     msg = f"{source.name} nests indexes more than {_MAX_NESTING} deep; name a manifest's digest instead"
     raise UnsupportedError(msg)
 
@@ -70,16 +74,12 @@ def load(content: ContentStore, digest: Digest) -> ModelDocuments | None:
     return ModelDocuments(digest, manifest, place(manifest, config))
 
 
-def _choose(index: Index) -> Descriptor:
-    return choose(Platform.host(), index.manifests)
-
-
 def _fetch_config(source: Source, descriptor: Descriptor) -> bytes:
     if descriptor.size > MAX_DOCUMENT:
         msg = f"the config of {source.name} has {descriptor.size} bytes; at most {MAX_DOCUMENT} are read"
         raise InvalidRequestError(msg)
     body = descriptor.data if descriptor.data is not None else _read_all(source, descriptor)
-    if len(body) != descriptor.size or Digest.of(body) != descriptor.digest:
+    if len(body) != descriptor.size or hashlib.new(descriptor.digest.algorithm, body).hexdigest() != descriptor.digest.hex:
         msg = f"the config of {source.name} does not match its digest {descriptor.digest}"
         raise CorruptContentError(msg)
     return body

@@ -231,7 +231,7 @@ class Models:
 
     def _record(self, request: VolumeRequest, source: Source, known: ModelDocuments, layers: Sequence[ReadyLayer]) -> None:
         """Remember what was pulled: the documents first, so that a record never names what is not on the disk."""
-        stored = tuple(self._store.content.add(body) for body in known.bodies)
+        stored = tuple(self._store.content.add(body, algorithm=digest.algorithm) for digest, body in known.bodies)
         contents = {(layer.placement.layer.digest, _compression(layer.placement).value): layer.content for layer in layers}
         state = self._store.state
         state.record_model(

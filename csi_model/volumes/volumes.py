@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,7 +22,6 @@ from csi_model.volumes.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from csi_model.linux.mountinfo import Mount
     from csi_model.oci.digest import Digest
@@ -34,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 _STOP_GRACE = 10.0
 _TEND_EVERY = 1.0
+_TIDY_EVERY = 3600.0
+_PIN_KEPT = 86400.0
 _UNPUBLISH_PATIENCE = 5.0
 """Seconds that an unpublish waits for the publish it has just cancelled to leave."""
 
@@ -127,7 +130,9 @@ class Volumes:
             targets.detach(place, ours=self._is_ours)
             former = self._store.state.unpublish(str(place))
             step("unpublish.recorded")
-            if former is not None:
+            if former is None:
+                self._store.state.unpin(volume_id)
+            else:
                 self._views.leave(former.view_id, str(place))
 
     def stats(self, *, volume_id: str, path: str) -> Totals:
@@ -156,11 +161,27 @@ class Volumes:
         self._tending.start()
 
     def _tend(self) -> None:
+        tidied = -math.inf
         while not self._stopping.wait(_TEND_EVERY):
             try:
                 self._views.tend()
+                if time.monotonic() - tidied >= _TIDY_EVERY:
+                    tidied = time.monotonic()
+                    self._tidy(time.time())
             except CsiModelError as error:
                 log.warning("views_not_tended", reason=str(error))
+
+    def _tidy(self, now: float) -> None:
+        """Let go of what no unpublish will ever undo: old ingests, old pins, and publications whose pod's folder is gone."""
+        self._store.content.sweep(now=now)
+        self._store.state.unpin_older(now - _PIN_KEPT)
+        for publication in self._store.state.publications():
+            target = Path(publication.target)
+            with self._targets.hold(publication.target, timeout=0) as free:
+                if free and not target.exists() and not target.parent.exists():
+                    self._store.state.unpublish(publication.target)
+                    self._views.leave(publication.view_id, publication.target)
+                    log.info("publication_forgotten", target=publication.target, reason="its directory is gone")
 
     def _publish(self, call: _Call) -> Digest:
         state, place, reference = self._store.state, str(call.place), str(call.request.reference)

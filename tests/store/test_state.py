@@ -97,22 +97,35 @@ def test_forget_returns_what_nothing_names_any_more(state: State) -> None:
     state.record_resolution("r:v1", MANIFEST, 1.0)
     state.pin_volume("volume-a", "r:v1", MANIFEST)
     assert state.forget("r:v1") == frozenset()
-    state.unpin("volume-a", "r:v1")
+    state.unpin("volume-a")
     state.record_resolution("r:v1", MANIFEST, 1.0)
     state.publish(PUBLICATION)
     assert state.forget("r:v1") == frozenset()
 
 
 def test_the_first_pin_stays(state: State) -> None:
-    """A volume keeps the manifest of its first publish though the tag moves, each reference for itself, until unpinned."""
+    """A volume keeps the manifest of its first publish though the tag moves, each reference for itself, until it is unpinned."""
     assert state.pinned("v", "r:v1") is None
     assert state.pin_volume("v", "r:v1", MANIFEST) == MANIFEST
     assert state.pin_volume("v", "r:v1", OTHER) == MANIFEST
     assert state.pin_volume("v", "r:v2", OTHER) == OTHER
     assert state.pinned("v", "r:v1") == MANIFEST
-    state.unpin("v", "r:v1")
-    assert state.pinned("v", "r:v1") is None
+    state.unpin("other")
     assert state.pinned("v", "r:v2") == OTHER
+    state.unpin("v")
+    assert state.pinned("v", "r:v1") is None
+    assert state.pinned("v", "r:v2") is None
+
+
+def test_old_pins_of_unpublished_volumes_go(state: State) -> None:
+    """A pin whose pod never came back is forgotten by its age; one of a published volume is kept."""
+    state.publish(PUBLICATION)
+    state.pin_volume("waiting", "r:v1", MANIFEST)
+    state.unpin_older(time.time() - 60)
+    assert state.pinned("waiting", "r:v1") == MANIFEST
+    state.unpin_older(time.time() + 60)
+    assert state.pinned("waiting", "r:v1") is None
+    assert state.pinned(PUBLICATION.volume_id, PUBLICATION.reference) == PUBLICATION.manifest
 
 
 def test_a_publication_pins_and_touches(state: State) -> None:
@@ -305,10 +318,10 @@ class StateMachine(RuleBasedStateMachine):
     def pin(self, volume: str, reference: str, manifest: Digest) -> None:
         assert self.state.pin_volume(volume, reference, manifest) == self.pins.setdefault((volume, reference), manifest)
 
-    @rule(volume=_VOLUMES, reference=_REFERENCES)
-    def unpin(self, volume: str, reference: str) -> None:
-        self.state.unpin(volume, reference)
-        self.pins.pop((volume, reference), None)
+    @rule(volume=_VOLUMES)
+    def unpin(self, volume: str) -> None:
+        self.state.unpin(volume)
+        self._drop_pins(volume)
 
     @rule(where=_TARGETS, volume=_VOLUMES, reference=_REFERENCES, manifest=_MANIFESTS)
     def publish(self, where: str, volume: str, reference: str, manifest: Digest) -> None:
