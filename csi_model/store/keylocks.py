@@ -20,15 +20,15 @@ class KeyLocks:
         self._held: set[str] = set()
 
     @contextmanager
-    def hold(self, key: str, *, patience: float) -> Iterator[None]:
+    def hold(self, key: str, *, patience: float | None) -> Iterator[None]:
         """Hold ``key`` for the body.
 
         Raises:
-            BusyError: another thread kept it for ``patience`` seconds.
+            BusyError: another thread kept it for ``patience`` seconds; None waits for as long as it takes.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: key not in self._held, timeout=patience):
-                msg = f"the ingest {key} is in use; try again when its pull has ended"
+                msg = f"another operation is at work on {key}; try again when it has ended"
                 raise BusyError(msg)
             self._held.add(key)
         try:

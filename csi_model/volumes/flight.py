@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from csi_model.errors import BusyError, StillPullingError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable
 
 _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind", bound="Flight[Any]")
@@ -184,30 +183,3 @@ class Flights(Generic[_Kind]):
         finally:
             with self._lock:
                 del self._flights[key]
-
-
-class KeyedLocks:
-    """Locks by key, held only within a ``with``; an entry vanishes with its last user."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._locks: dict[Hashable, tuple[threading.Lock, int]] = {}
-
-    @contextmanager
-    def hold(self, key: Hashable, *, timeout: float = -1) -> Iterator[bool]:
-        """Wait for the lock of ``key``, ``timeout`` seconds at most (-1: for ever); yields whether it was got."""
-        with self._guard:
-            lock, users = self._locks.get(key, (threading.Lock(), 0))
-            self._locks[key] = (lock, users + 1)
-        got = lock.acquire(timeout=timeout)
-        try:
-            yield got
-        finally:
-            if got:
-                lock.release()
-            with self._guard:
-                lock, users = self._locks[key]
-                if users == 1:
-                    del self._locks[key]
-                else:
-                    self._locks[key] = (lock, users - 1)

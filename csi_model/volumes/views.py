@@ -32,11 +32,11 @@ from csi_model.mount.imagefile import write_image
 from csi_model.mount.materialise import materialise, remove_view, sweep_unfinished
 from csi_model.mount.strategy import Strategy, choose_view, is_warm, links_only, should_switch
 from csi_model.mount.views import ViewFiles, residency
+from csi_model.store.keylocks import KeyLocks
 from csi_model.store.records import ViewRecord
 from csi_model.tree.layers import FileLayer, TarLayer
 from csi_model.tree.tar import scan
 from csi_model.tree.view import Totals, build, totals
-from csi_model.volumes.flight import KeyedLocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -91,7 +91,7 @@ class Views:
         self._ladder = ladder
         self._idle = idle
         self._tended = tended
-        self._locks = KeyedLocks()
+        self._locks = KeyLocks()
         self._guard = threading.Lock()
         self._mounted: dict[str, _Mounted] = {}
         self._totals: dict[str, Totals] = {}
@@ -131,7 +131,7 @@ class Views:
             UnavailableError: it was unmounted meanwhile; try again.
             MountError, NoSpaceError: the kernel or the disk would not.
         """
-        with self._locks.hold(view.id):
+        with self._locks.hold(view.id, patience=None):
             if not self.is_mounted(view):
                 if model is None:
                     msg = "the view was unmounted while it was about to be used; try again"
@@ -188,7 +188,7 @@ class Views:
 
     def release(self, view_id: str, *, older_than: float = 0.0) -> None:
         """Unmount the view unless somebody uses it or has within ``older_than`` seconds; a busy one is left for the next time."""
-        with self._locks.hold(view_id):
+        with self._locks.hold(view_id, patience=None):
             with self._guard:
                 live = self._mounted.get(view_id)
                 if live is None or not _unused(live) or time.monotonic() - live.idle_since < older_than:

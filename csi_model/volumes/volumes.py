@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from csi_model.errors import BusyError, ConflictError, CsiModelError, NotFoundEr
 from csi_model.mount import targets
 from csi_model.mount.targets import Target
 from csi_model.steps import step
+from csi_model.store.keylocks import KeyLocks
 from csi_model.store.records import Publication
-from csi_model.volumes.flight import KeyedLocks, Waiter
+from csi_model.volumes.flight import Waiter
 from csi_model.volumes.models import credentials_for
 from csi_model.volumes.views import View
 
@@ -71,7 +73,7 @@ class Volumes:
         self._models = models
         self._views = views
         self._root = root
-        self._targets = KeyedLocks()
+        self._targets = KeyLocks()
         self._waiters: dict[str, Waiter] = {}
         self._stopping = threading.Event()
         self._tending = threading.Thread(target=self._tend, name="views", daemon=True)
@@ -97,10 +99,7 @@ class Volumes:
             CsiModelError: the reference, the registry, the disk or the kernel would not.
         """
         place = Target.parse(target, root=self._root)
-        with self._targets.hold(str(place), timeout=0) as free:
-            if not free:
-                msg = f"another call is at work on {place}; try again"
-                raise BusyError(msg)
+        with self._targets.hold(str(place), patience=0):
             call = _Call(volume_id, place, request, secrets, deadline)
             self._waiters[str(place)] = call.waiter
             try:
@@ -120,10 +119,7 @@ class Volumes:
         waiter = self._waiters.get(str(place))
         if waiter is not None:
             waiter.cancel()
-        with self._targets.hold(str(place), timeout=_UNPUBLISH_PATIENCE) as free:
-            if not free:
-                msg = f"another call is still at work on {place}; try again"
-                raise BusyError(msg)
+        with self._targets.hold(str(place), patience=_UNPUBLISH_PATIENCE):
             record = self._store.state.publication(str(place))
             if record is not None and record.volume_id != volume_id:
                 log.warning("unpublish_of_another_volume", target=str(place), volume_id=volume_id, published=record.volume_id)
@@ -177,8 +173,8 @@ class Volumes:
         self._store.state.unpin_older(now - _PIN_KEPT)
         for publication in self._store.state.publications():
             target = Path(publication.target)
-            with self._targets.hold(publication.target, timeout=0) as free:
-                if free and not target.exists() and not target.parent.exists():
+            with suppress(BusyError), self._targets.hold(publication.target, patience=0):
+                if not target.parent.exists():
                     self._store.state.unpublish(publication.target)
                     self._views.leave(publication.view_id, publication.target)
                     log.info("publication_forgotten", target=publication.target, reason="its directory is gone")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.errors import BusyError, NotFoundError, StillPullingError, UnavailableError
-from csi_model.volumes.flight import Flight, Flights, KeyedLocks, Waiter
+from csi_model.volumes.flight import Flight, Flights, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,13 +126,3 @@ def test_stop_wakes_the_waiters() -> None:
         flight.wait(time.monotonic() + 10)
     with pytest.raises(UnavailableError):
         flights.join("other", work)
-
-
-def test_keyed_locks_exclude_by_key_and_forget() -> None:
-    """A held key is refused to a second holder, another key is not, and nothing is remembered afterwards."""
-    locks = KeyedLocks()
-    with locks.hold("a", timeout=0) as first, locks.hold("a", timeout=0) as second, locks.hold("b", timeout=0) as other:
-        assert (first, second, other) == (True, False, True)
-    with locks.hold("a", timeout=0) as again:
-        assert again
-    assert not locks._locks
