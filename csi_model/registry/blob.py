@@ -78,11 +78,13 @@ class RegistryBlobReader:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         self._cancellation.check()
-        with self._lock:
-            yield
-        if self._cancellation.is_cancelled:
-            self._let_go()
-            self._cancellation.check()
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self._cancellation.is_cancelled:
+                self._let_go()
+        self._cancellation.check()
 
     def _let_go(self) -> None:
         """Release the response, unless a thread is reading from it: that one comes here itself when it is done."""

@@ -133,7 +133,7 @@ class RepositoryClient:
         url = Url(self.origin, call.path)
         for _ in range(_MAX_REDIRECTS + 1):
             headers = dict(call.headers)
-            if authorization and url.origin == self.origin:
+            if authorization:
                 headers["Authorization"] = authorization
             public_only = self._guarded and url.origin != self.origin
             response = self.transport.send(Request(call.method, url, headers, None, public_only), cancellation)
@@ -143,6 +143,6 @@ class RepositoryClient:
             response.discard()
             url = Url.parse(location, base=url, what="a redirect")
             if url.origin != self.origin:
-                authorization = None
+                authorization = None  # and it stays so, even when another host sends us back
         msg = f"{self.origin.netloc} redirects more than {_MAX_REDIRECTS} times for {call.what}"
         raise UnavailableError(msg)

@@ -75,15 +75,16 @@ def test_resuming_asks_for_what_is_missing(kit: Kit, registry: FakeRegistry, rea
     assert registry.body_bytes == len(DATA)
 
 
-def test_progress_renews_the_budget(kit: Kit, registry: FakeRegistry, read: Read) -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_progress_renews_the_budget(kit: Kit, registry: FakeRegistry, read: Read, *, chunked: bool) -> None:
     """More breaks than the budget has retries are survived when each attempt brings something, and not when none does."""
     blob = registry.add_blob(DATA)
-    fault = registry.add_fault(Fault(close_after=60_000))
-    assert read(kit.source(registry), blob) == DATA
+    fault = registry.add_fault(Fault(close_after=60_000, chunked=chunked))
+    assert read(kit.source(registry), blob, 1 << 20) == DATA
     assert len(registry.seen) > 8
     registry.seen.clear()
     fault.close_after = 0
-    with pytest.raises(UnavailableError, match="middle of an answer"):
+    with pytest.raises(UnavailableError, match=r"middle of an answer|broke off"):
         read(kit.source(registry), blob)
     assert len(registry.seen) == 4
 
@@ -133,10 +134,11 @@ def test_faults_that_are_refused(
         "",
     ],
 )
-def test_wrong_content_range_is_refused(kit: Kit, registry: FakeRegistry, read: Read, content_range: str) -> None:
+@pytest.mark.parametrize("chunked", [False, True])
+def test_wrong_content_range_is_refused(kit: Kit, registry: FakeRegistry, read: Read, *, content_range: str, chunked: bool) -> None:
     """A 206 that brings another part than was asked for, or tells another size, is refused at once."""
     blob = registry.add_blob(DATA)
-    registry.add_fault(Fault(content_range=content_range or " "))
+    registry.add_fault(Fault(content_range=content_range or " ", chunked=chunked))
     with pytest.raises(CorruptContentError):
         read(kit.source(registry), blob, offset=100, length=100)
     assert len(registry.seen) == 1
@@ -221,6 +223,15 @@ def test_close_from_another_thread(kit: Kit, registry: FakeRegistry, fault: Faul
     reader.close()
     with pytest.raises(UnavailableError, match="stopped"):
         reader.wait()
+
+
+def test_close_just_before_a_read_returns(kit: Kit, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes last, the closing thread or the reading one, lets go of the connection."""
+    reader = kit.source(registry).open(registry.add_blob(DATA))
+    monkeypatch.setattr(reader._retry, "progress", reader.close)
+    with pytest.raises(UnavailableError, match="stopped"):
+        reader.readinto(memoryview(bytearray(1000)))
+    assert reader._response is None
 
 
 def test_wait_returns_when_a_byte_is_there(kit: Kit, registry: FakeRegistry) -> None:

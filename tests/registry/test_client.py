@@ -41,6 +41,23 @@ def test_redirect_on_the_same_origin_keeps_authorization(kit: Kit, read: Callabl
         assert read(source, blob) == b"0123456789"
 
 
+def test_host_that_sends_us_back_to_the_registry(kit: Kit) -> None:
+    """Another host cannot choose a path of the registry that is then asked for with our credentials."""
+    with FakeRegistry() as evil, FakeRegistry(auth=BasicAuth({"me": "canary"})) as registry:
+        blob = registry.add_blob(b"0123456789")
+        source = kit.source(registry, ME)
+        with pytest.raises(NotFoundError):
+            source.resolve(kit.reference(registry))
+        registry.add_fault(Fault(where="/llm/tiny/blobs/", redirect=evil.url + "/x"))
+        evil.add_fault(Fault(where="/x", redirect=f"{registry.url}/v2/secret/blobs/{blob.digest}"))
+        reader = source.open(blob)
+        with pytest.raises(UnauthenticatedError):
+            reader.readinto(memoryview(bytearray(10)))
+        asked = registry.requests("/secret/")
+        assert asked
+        assert all("authorization" not in seen.headers for seen in asked)
+
+
 @pytest.mark.parametrize(("status", "error"), [(401, UnauthenticatedError), (403, DeniedError)])
 def test_another_host_that_asks_for_credentials_gets_none(kit: Kit, status: int, error: type[CsiModelError]) -> None:
     """A host behind a redirect may ask; nothing is sent to it, the registry is asked once for a new address, and the pull fails."""
