@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from contextlib import ExitStack, contextmanager
-from queue import SimpleQueue
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import structlog
@@ -51,8 +51,14 @@ class Shutdown:
         self._reasons.put(exit_code)
 
     def wait(self) -> int:
-        """The exit code, once somebody has asked."""
-        return self._reasons.get()
+        """The exit code, once somebody has asked.
+
+        Python runs signal handlers between its own instructions: a signal that arrives just before the thread goes to sleep is handled
+        when it wakes, so it wakes every second.
+        """
+        while True:
+            with suppress(Empty):
+                return self._reasons.get(timeout=1)
 
 
 def run(

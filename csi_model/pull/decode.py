@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from csi_model.pull.pool import Piece
 
 _CHUNK = 256 << 10
+"""Bytes that a decoder takes, and igzip gives, at a time: larger pieces of memory cost a page fault for each of their pages."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after one byte from 0x50 to 0x5f
@@ -96,7 +97,7 @@ class _Gzip:
     def readinto(self, buffer: memoryview) -> int:
         filled = 0
         while filled < len(buffer) and not self._ended:
-            data = self._decompress(self._input(), len(buffer) - filled)
+            data = self._decompress(self._input(), min(_CHUNK, len(buffer) - filled))
             buffer[filled : filled + len(data)] = data
             filled += len(data)
             if self._member.eof:

@@ -32,8 +32,9 @@ def parse_records(body: bytes) -> dict[bytes, bytes]:
     while at < len(body):
         space = body.find(b" ", at, at + _LENGTH_DIGITS + 1)
         digits = body[at:space]
-        end = at + int(digits) if space > 0 and digits.isdigit() else 0
-        if not space < end <= len(body) or body[end - 1] != 0x0A:
+        # Every record ends behind its space, so the loop always moves on.
+        end = at + int(digits) if space > at and digits.isdigit() else 0
+        if not at < space < end <= len(body) or body[end - 1] != 0x0A:
             msg = f"its extended header has a malformed record at byte {at}"
             raise ValueError(msg)
         key, equals, value = body[space + 1 : end - 1].partition(b"=")

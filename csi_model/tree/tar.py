@@ -45,6 +45,8 @@ class TarIndexer:
             CorruptContentError: not a tar, or a damaged one.
             UnsupportedError: an entry of a kind or size that is refused.
         """
+        if self._failure is not None:
+            raise self._failure
         start = self._position
         end = self._position = start + len(data)
         while self._at + len(self._pending) < end:
@@ -60,14 +62,14 @@ class TarIndexer:
         Raises:
             CorruptContentError: the archive ends in the middle of an entry.
         """
+        if self._failure is not None:
+            raise self._failure
         self._archive.end = self._position
         while self._entries is None:
             self._answer()
         return self._entries
 
     def _answer(self) -> None:
-        if self._failure is not None:
-            raise self._failure
         answer, self._pending = self._pending, b""
         try:
             self._at, self._length = self._reading.send(answer)

@@ -218,9 +218,12 @@ def test_a_signal_ends_the_process_in_good_order(short_dir: Path, kind: signal.S
     """SIGTERM and SIGINT each end the process within its grace, with exit code 0 and without its sockets."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen([sys.executable, "-c", _CHILD, str(short_dir)], env=environment, stdout=subprocess.DEVNULL) as child:
-        _until((short_dir / "csi-model.dev-reg.sock").exists)
-        child.send_signal(kind)
-        assert child.wait(20) == 0
+        try:
+            _until((short_dir / "csi-model.dev-reg.sock").exists)
+            child.send_signal(kind)
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
     assert list(short_dir.iterdir()) == []
 
 

@@ -92,6 +92,6 @@ def test_what_is_no_socket_is_left_alone(short_dir: Path) -> None:
 
 
 def test_a_bind_that_the_kernel_refuses_is_our_error(short_dir: Path) -> None:
-    """GRPC's RuntimeError does not leave the package."""
+    """The RuntimeError of gRPC does not leave the package."""
     with pytest.raises(UnavailableError, match="cannot listen"):
         sockets.listen(_server(), short_dir / ("x" * 130 + ".sock"))

@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 
 from csi_model import errors
 from csi_model.csi.status import CODES, code_of, message_of
+from csi_model.generated.pluginregistration_pb2 import InfoRequest
+from csi_model.generated.pluginregistration_pb2_grpc import RegistrationStub
 
 from .conftest import Client, FakeEngine, publish_request, refused
 
@@ -79,7 +81,7 @@ def test_a_bug_gets_a_fixed_text_and_a_traceback_in_the_log(client: Client, engi
 
 
 def test_a_call_that_we_do_not_define_is_unimplemented(client: Client) -> None:
-    """Calls of capabilities that we do not claim say so, and are no bug."""
+    """Calls of capabilities that we do not claim say so, and are no bug; nor is a service that another socket serves."""
     from csi_model.generated import csi_pb2
 
     with refused(grpc.StatusCode.UNIMPLEMENTED, "csi-model does not offer NodeStageVolume"):
@@ -87,11 +89,11 @@ def test_a_call_that_we_do_not_define_is_unimplemented(client: Client) -> None:
     with refused(grpc.StatusCode.UNIMPLEMENTED, "csi-model does not offer ListVolumes"):
         client.controller.ListVolumes(csi_pb2.ListVolumesRequest())
     with refused(grpc.StatusCode.UNIMPLEMENTED):
-        client.channel.unary_unary("/csi.v1.GroupController/GroupControllerGetCapabilities")(b"")
+        RegistrationStub(client.channel).GetInfo(InfoRequest())
 
 
 def test_a_long_message_still_arrives_with_its_code(client: Client, engine: FakeEngine) -> None:
-    """GRPC's trailers hold 8 KiB; a longer message would turn the code into RESOURCE_EXHAUSTED, so it is cut."""
+    """The trailers of a call hold 8 KiB; a longer message would turn the code into RESOURCE_EXHAUSTED, so it is cut."""
     error = errors.NotFoundError("ünläsbar " * 2000)
 
     def fail() -> None:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csi_model.errors import CorruptContentError, UnsupportedError
+from csi_model.formats.placement import Compression
+from csi_model.pull.decode import decoder, detect
+from csi_model.pull.pool import PIECE, BufferPool, Piece
+from csi_model.pull.stop import Stop
+from csi_model.pull.zstdframes import FrameWalker
+from tests.pull.conftest import noise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SKIPPABLE = b"\x53\x2a\x4d\x18" + struct.pack("<I", 5) + b"hello"
+POOL = BufferPool(1)
+
+
+def pieces(data: bytes, step: int) -> Iterator[Piece]:
+    for start in range(0, len(data), step):
+        chunk = data[start : start + step]
+        buffer = POOL.take("host", Stop())
+        buffer.view[: len(chunk)] = chunk
+        yield Piece(POOL, buffer, offset=start, length=len(chunk))
+
+
+def decoded(compression: Compression, data: bytes, *, step: int = PIECE, room: int = 1 << 20) -> bytes:
+    source, out, buffer = decoder(compression, pieces(data, step)), bytearray(), memoryview(bytearray(room))
+    try:
+        while length := source.readinto(buffer):
+            out += buffer[:length]
+        assert source.readinto(buffer) == 0
+    finally:
+        if POOL.lent():  # a decoder that gave up keeps the piece it was at, as its job's pool is thrown away with it
+            globals()["POOL"] = BufferPool(1)
+    return bytes(out)
+
+
+PARTS = st.lists(st.binary(max_size=3000), min_size=1, max_size=4)
+
+
+@given(parts=PARTS, step=st.integers(1, 4000), room=st.integers(1, 5000))
+def test_gzip_members_are_joined(parts: list[bytes], step: int, room: int) -> None:
+    """Members decode one after another, whatever the sizes of pieces and buffers, as ``gzip -d`` does."""
+    assert decoded(Compression.GZIP, b"".join(map(gzip.compress, parts)), step=step, room=room) == b"".join(parts)
+
+
+@given(parts=PARTS, step=st.integers(1, 4000), room=st.integers(1, 5000), checksum=st.booleans(), sized=st.booleans())
+def test_zstd_frames_are_joined(parts: list[bytes], step: int, room: int, *, checksum: bool, sized: bool) -> None:
+    """Frames of every header form decode one after another, skippable ones in between and at both ends."""
+    compressor = zstandard.ZstdCompressor(write_checksum=checksum, write_content_size=sized)
+    data = SKIPPABLE + SKIPPABLE.join(map(compressor.compress, parts)) + SKIPPABLE
+    assert decoded(Compression.ZSTD, data, step=step, room=room) == b"".join(parts)
+
+
+@given(cut=st.integers(1, 10_000))
+def test_truncated_streams_are_refused(cut: int) -> None:
+    """A stream that ends in the middle is refused wherever it ends, also where the decoder itself would be content."""
+    text = noise(5000) + bytes(200_000)
+    for compression, data in ((Compression.GZIP, gzip.compress(text)), (Compression.ZSTD, zstandard.compress(text))):
+        with pytest.raises(CorruptContentError):
+            decoded(compression, data[: -min(cut, len(data) - 1)])
+
+
+@pytest.mark.parametrize("trailer", [b"x", b"\0", bytes(512), b"\x1f", b"\x1f\x8b", b"PK\x03\x04"])
+def test_trailing_bytes_are_refused(trailer: bytes) -> None:
+    """Nothing may follow the last member or frame: neither garbage nor padding nor the beginning of another."""
+    for compression, data in ((Compression.GZIP, gzip.compress(b"abc")), (Compression.ZSTD, zstandard.compress(b"abc"))):
+        with pytest.raises(CorruptContentError):
+            decoded(compression, data + trailer)
+
+
+def test_damage_is_found_by_the_checks_of_the_format() -> None:
+    """A flipped bit in data, CRC or length is an error of ours."""
+    text = bytes(range(256)) * 100
+    checked = zstandard.ZstdCompressor(write_checksum=True).compress(text)
+    for compression, data, positions in (
+        (Compression.GZIP, gzip.compress(text), (0, 30, -8, -2)),
+        (Compression.ZSTD, checked, (0, 20, -1)),
+    ):
+        for position in positions:
+            damaged = bytearray(data)
+            damaged[position] ^= 0x41
+            with pytest.raises(CorruptContentError):
+                decoded(compression, bytes(damaged))
+
+
+def test_an_empty_stream_is_no_stream() -> None:
+    """Zero bytes are neither a gzip member nor a zstd frame."""
+    for compression in (Compression.GZIP, Compression.ZSTD):
+        with pytest.raises(CorruptContentError, match="truncated"):
+            decoded(compression, b"")
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_an_enormous_window_is_refused_before_its_memory_is_taken(*, single: bool) -> None:
+    """A frame that asks for more than 128 MiB is refused from its header, in both forms of header."""
+    if single:
+        head = b"\x28\xb5\x2f\xfd" + bytes([0b1010_0000]) + struct.pack("<I", (128 << 20) + 1)
+    else:
+        head = b"\x28\xb5\x2f\xfd" + bytes([0]) + bytes([(27 - 10) << 3 | 1])
+    with pytest.raises(UnsupportedError, match="window"):
+        decoded(Compression.ZSTD, head + b"\x01\x00\x00")
+    FrameWalker().feed(b"\x28\xb5\x2f\xfd" + bytes([0]) + bytes([(27 - 10) << 3]))  # 128 MiB exactly
+
+
+def test_a_dictionary_is_refused_by_name() -> None:
+    """A frame that names a dictionary cannot be decoded, and says why."""
+    head = b"\x28\xb5\x2f\xfd" + bytes([0b0010_0001, 7, 0])
+    with pytest.raises(UnsupportedError, match="dictionary"):
+        decoded(Compression.ZSTD, head + b"\x01\x00\x00")
+
+
+def test_a_bomb_comes_out_one_buffer_at_a_time() -> None:
+    """A thousandfold expansion fills only the buffer that was offered, however much is still to come."""
+    bomb = zstandard.compress(bytes(256 << 20))
+    source, buffer = decoder(Compression.ZSTD, pieces(bomb, PIECE)), memoryview(bytearray(1 << 20))
+    assert source.readinto(buffer) == 1 << 20
+    packed = zlib.compressobj(wbits=31)
+    data = packed.compress(bytes(64 << 20)) + packed.flush()
+    globals()["POOL"] = BufferPool(1)
+    assert decoder(Compression.GZIP, pieces(data, PIECE)).readinto(buffer) == 1 << 20
+    globals()["POOL"] = BufferPool(1)
+
+
+@pytest.mark.parametrize(
+    ("head", "compression"),
+    [
+        (gzip.compress(b"x")[:4], Compression.GZIP),
+        (zstandard.compress(b"x")[:4], Compression.ZSTD),
+        (SKIPPABLE[:4], Compression.ZSTD),
+        (b"mode", Compression.NONE),
+        (b"\x50\x2a", Compression.NONE),
+        (b"", Compression.NONE),
+    ],
+)
+def test_the_first_bytes_tell_the_compression(head: bytes, compression: Compression) -> None:
+    """gzip, zstd and skippable frames have their magics; all else is a plain tar."""
+    assert detect(head) is compression
+
+
+@given(data=st.binary(max_size=300), steps=st.integers(1, 50))
+def test_the_frame_walker_never_fails_otherwise(data: bytes, steps: int) -> None:
+    """Any bytes either walk or raise an error of ours, and the sizes of the chunks make no difference."""
+
+    def verdict(step: int) -> str:
+        walker = FrameWalker()
+        try:
+            for start in range(0, len(data), step):
+                walker.feed(b"\x28\xb5\x2f\xfd"[: 4 * (start == 0)] + data[start : start + step])
+            walker.finish()
+        except (CorruptContentError, UnsupportedError) as error:
+            return str(error)
+        return "fine"
+
+    assert verdict(steps) == verdict(max(1, len(data)))

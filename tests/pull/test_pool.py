@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from csi_model.errors import UnavailableError
+from csi_model.pull.pool import PIECE, BufferPool, Permits, Piece
+from csi_model.pull.stop import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def begin(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_host_gets_no_more_than_its_share_while_others_are_served() -> None:
+    """The second buffer of a pool of two is kept from the host that has the first, and given to another."""
+    pool, stop = BufferPool(2), Stop()
+    pool.take("silent", stop)
+
+    def wait() -> None:
+        with pytest.raises(UnavailableError):
+            pool.take("silent", stop)
+
+    waiting = begin(wait)
+    other = pool.take("lively", stop)
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    assert other.host == "lively"
+    stop.set()
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_permits_go_to_who_came_first() -> None:
+    """Freed permits are handed out in the order in which they were asked for."""
+    permits, stop, order = Permits(1, 1), Stop(), list[int]()
+    permits.acquire("a", stop)
+    threads = []
+    for number in range(5):
+
+        def take(number: int = number) -> None:
+            permits.acquire("a", stop)
+            order.append(number)
+            permits.release("a")
+
+        threads.append(begin(take))
+        while len(permits._queue) != number + 1:
+            time.sleep(0.001)
+    permits.release("a")
+    for thread in threads:
+        thread.join(5)
+    assert order == [0, 1, 2, 3, 4]
+    assert permits.held() == 0
+
+
+def test_a_stop_ends_the_wait_for_a_permit_and_takes_none() -> None:
+    """Who is stopped while waiting leaves neither the queue nor the count changed."""
+    permits, stop = Permits(1, 1), Stop()
+    permits.acquire("a", stop)
+    failed = list[BaseException]()
+
+    def wait() -> None:
+        try:
+            permits.acquire("a", stop)
+        except UnavailableError as error:
+            failed.append(error)
+
+    thread = begin(wait)
+    while not permits._queue:
+        time.sleep(0.001)
+    stop.set()
+    thread.join(5)
+    assert len(failed) == 1
+    permits.release("a")
+    assert permits.held() == 0
+    with pytest.raises(UnavailableError, match="asking again"):
+        permits.acquire("a", stop)
+
+
+def test_a_piece_goes_back_when_its_last_user_lets_go() -> None:
+    """A shared buffer is lent until every user has released it, and then used again."""
+    pool, stop = BufferPool(1), Stop()
+    buffer = pool.take("a", stop)
+    piece = Piece(pool, buffer, offset=0, length=3)
+    piece.share()
+    piece.release()
+    assert pool.lent() == 1
+    assert len(piece.view) == 3
+    piece.release()
+    assert pool.lent() == 0
+    assert pool.take("b", stop) is buffer
+    assert len(buffer.view) == PIECE
