@@ -51,10 +51,3 @@ class Connector:
         # Read each time: kubelet and operators replace such files while we run.
         path = self._credential_files.get(reference.host.lower())
         return Keyring.load(path).matching(reference) if path else ()
-
-
-def connect(
-    reference: AnyReference, *, config: Config, credentials: Sequence[Credential] = (), loopback_plain_http: bool = False
-) -> Source:
-    """A source with connections of its own, for a single use; see ``Connector.connect``."""
-    return Connector(config, loopback_plain_http=loopback_plain_http).connect(reference, credentials)

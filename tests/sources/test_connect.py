@@ -10,7 +10,7 @@ from csi_model.errors import UnauthenticatedError, UnavailableError
 from csi_model.oci.reference import parse_reference
 from csi_model.registry.credentials import Credential
 from csi_model.registry.settings import HttpSettings
-from csi_model.sources.connect import Connector, connect
+from csi_model.sources.connect import Connector
 from csi_model.sources.layout import LayoutSource
 from tests.fakes.registry import BasicAuth, FakeRegistry
 
@@ -61,13 +61,15 @@ def test_loopback_is_tls_unless_somebody_asked() -> None:
     """Without configuration and without being asked, loopback is spoken to over TLS like any other host."""
     with FakeRegistry() as registry:
         reference = parse_reference(f"{registry.host}/llm/tiny:v1")
+        connector = Connector(Config())
         with pytest.raises(UnavailableError, match="plainHttp"):
-            connect(reference, config=Config()).resolve(reference)
+            connector.connect(reference).resolve(reference)
+        connector.close()
 
 
 def test_layouts(tmp_path: Path) -> None:
     """A layout reference gives a layout source, named as it was asked for."""
-    source = connect(parse_reference(f"oci-layout://{tmp_path}:v1"), config=Config())
+    source = Connector(Config()).connect(parse_reference(f"oci-layout://{tmp_path}:v1"))
     assert isinstance(source, LayoutSource)
     assert source.name == f"oci-layout://{tmp_path}"
 
