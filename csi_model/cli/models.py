@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from csi_model.cli.context import DEFAULT_STATE_DIR, ConfigFile, Json, PlainHttp, StateDir, print_json, read_config, reporting, set_up_logging
+from csi_model.cli.context import (
+    DEFAULT_STATE_DIR,
+    ConfigFile,
+    Json,
+    PlainHttp,
+    StateDir,
+    print_json,
+    read_config,
+    reporting,
+    set_up_logging,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from csi_model.oci.reference import AnyReference
     from csi_model.registry.credentials import Credential
     from csi_model.volumes.engine import Engine
     from csi_model.volumes.models import ReadyModel
@@ -53,7 +64,9 @@ def pull(
         else:
             from csi_model.pull.progress import amount  # noqa: PLC0415 - keeps `--help` fast
 
-            typer.echo(f"{request.reference}: {model.format}, {len(model.layers)} layers, {amount(size)} in {seconds:.1f} s, {model.manifest}")
+            typer.echo(
+                f"{request.reference}: {model.format}, {len(model.layers)} layers, {amount(size)} in {seconds:.1f} s, {model.manifest}"
+            )
 
 
 def mount(
@@ -125,19 +138,16 @@ def _engine(state_dir: Path, config: Path | None, *, plain_http: bool = False, r
 def _pull(engine: Engine, request: VolumeRequest) -> ReadyModel:
     from csi_model.cli.progress import watch  # noqa: PLC0415
 
-    return watch(engine.models.fetch(request, _docker_credentials(request)))
+    return watch(engine.models.fetch(request, docker_credentials(request.reference)))
 
 
-def _docker_credentials(request: VolumeRequest) -> tuple[Credential, ...]:
+def docker_credentials(reference: AnyReference) -> tuple[Credential, ...]:
     """What `docker login` left for the registry in the person's own configuration; the driver never reads it."""
     from csi_model.oci.reference import Reference  # noqa: PLC0415
     from csi_model.registry.credentials import Keyring  # noqa: PLC0415
 
-    folder = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
-    file = folder / "config.json"
-    if not isinstance(request.reference, Reference) or not file.is_file():
-        return ()
-    return Keyring.load(file).matching(request.reference)
+    file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+    return Keyring.load(file).matching(reference) if isinstance(reference, Reference) and file.is_file() else ()
 
 
 def _absolute(target: Path) -> Path:

@@ -63,5 +63,3 @@ def _show(bars: Progress, total: TaskID, layers: dict[Digest, TaskID], progress:
         if layer.digest not in layers:
             layers[layer.digest] = bars.add_task(f"  {layer.digest.short}", total=layer.total)
         bars.update(layers[layer.digest], completed=layer.done)
-
-
