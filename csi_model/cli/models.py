@@ -62,7 +62,7 @@ def pull(
                 }
             )
         else:
-            from csi_model.pull.progress import amount  # noqa: PLC0415 - keeps `--help` fast
+            from csi_model.pull.progress import amount
 
             typer.echo(
                 f"{request.reference}: {model.format}, {len(model.layers)} layers, {amount(size)} in {seconds:.1f} s, {model.manifest}"
@@ -98,7 +98,7 @@ def unmount(target: TargetArgument, *, state_dir: StateDir = DEFAULT_STATE_DIR) 
     with reporting():
         place = _absolute(target)
         with _engine(state_dir, None, root=Path("/")) as engine:
-            from csi_model.errors import NotFoundError  # noqa: PLC0415
+            from csi_model.errors import NotFoundError
 
             if engine.store.state.publication(str(place)) is None:
                 msg = f"nothing of csi-model is mounted at {place}; `csi-model images` shows what is mounted where"
@@ -111,9 +111,9 @@ def unmount(target: TargetArgument, *, state_dir: StateDir = DEFAULT_STATE_DIR) 
 def rm(reference: ReferenceArgument, *, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
     """Forget a model and free what nothing else needs; refused while it is published."""
     with reporting():
-        from csi_model.oci.reference import parse_reference  # noqa: PLC0415
-        from csi_model.pull.progress import amount  # noqa: PLC0415
-        from csi_model.volumes import catalog  # noqa: PLC0415
+        from csi_model.oci.reference import parse_reference
+        from csi_model.pull.progress import amount
+        from csi_model.volumes import catalog
 
         parsed = parse_reference(reference)
         with _engine(state_dir, None) as engine:
@@ -122,13 +122,13 @@ def rm(reference: ReferenceArgument, *, state_dir: StateDir = DEFAULT_STATE_DIR)
 
 
 def _request(attributes: dict[str, str]) -> VolumeRequest:
-    from csi_model.volumes.request import VolumeRequest  # noqa: PLC0415
+    from csi_model.volumes.request import VolumeRequest
 
     return VolumeRequest.parse(attributes)
 
 
 def _engine(state_dir: Path, config: Path | None, *, plain_http: bool = False, root: Path | None = None) -> AbstractContextManager[Engine]:
-    from csi_model.volumes.engine import open_engine  # noqa: PLC0415
+    from csi_model.volumes.engine import open_engine
 
     settings = read_config(config)
     set_up_logging("warning")
@@ -136,15 +136,15 @@ def _engine(state_dir: Path, config: Path | None, *, plain_http: bool = False, r
 
 
 def _pull(engine: Engine, request: VolumeRequest) -> ReadyModel:
-    from csi_model.cli.progress import watch  # noqa: PLC0415
+    from csi_model.cli.progress import watch
 
     return watch(engine.models.fetch(request, docker_credentials(request.reference)))
 
 
 def docker_credentials(reference: AnyReference) -> tuple[Credential, ...]:
     """What `docker login` left for the registry in the person's own configuration; the driver never reads it."""
-    from csi_model.oci.reference import Reference  # noqa: PLC0415
-    from csi_model.registry.credentials import Keyring  # noqa: PLC0415
+    from csi_model.oci.reference import Reference
+    from csi_model.registry.credentials import Keyring
 
     file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
     return Keyring.load(file).matching(reference) if isinstance(reference, Reference) and file.is_file() else ()

@@ -33,9 +33,9 @@ def images(*, state_dir: StateDir = DEFAULT_STATE_DIR, as_json: Json = False) ->
     """List the models on this node: what they are, what they weigh, and who has them mounted."""
     with reporting():
         set_up_logging("warning")
-        from csi_model.pull.progress import amount  # noqa: PLC0415 - keeps `--help` fast
-        from csi_model.store.store import Store  # noqa: PLC0415
-        from csi_model.volumes import catalog  # noqa: PLC0415
+        from csi_model.pull.progress import amount
+        from csi_model.store.store import Store
+        from csi_model.volumes import catalog
 
         with Store.open(state_dir, writable=False) as store:
             entries = catalog.images(store)
@@ -54,10 +54,10 @@ def inspect(reference: ReferenceArgument, *, config: ConfigFile = None, plain_ht
     """Say what a reference is and what would land where; reads no layer."""
     with reporting():
         set_up_logging("warning")
-        from csi_model.oci.reference import parse_reference  # noqa: PLC0415
-        from csi_model.pull.progress import amount  # noqa: PLC0415
-        from csi_model.sources.connect import Connector  # noqa: PLC0415
-        from csi_model.volumes import documents  # noqa: PLC0415
+        from csi_model.oci.reference import parse_reference
+        from csi_model.pull.progress import amount
+        from csi_model.sources.connect import Connector
+        from csi_model.volumes import documents
 
         parsed = parse_reference(reference)
         connector = Connector(read_config(config), loopback_plain_http=plain_http)
@@ -98,7 +98,7 @@ def doctor(
     """Check this node: kernel, mounts, disk, state directory, registration, registries. Exit code 1 when something would fail."""
     with reporting():
         set_up_logging("error")
-        from csi_model.cli.checks import Verdict, check_node  # noqa: PLC0415
+        from csi_model.cli.checks import Verdict, check_node
 
         settings = read_config(config)
         findings = check_node(settings, state_dir, registries=registry or [], plain_http=plain_http)
@@ -116,7 +116,7 @@ def doctor(
 
 
 def _placed(placement: Placement) -> dict[str, object]:
-    from csi_model.formats.placement import FilePlacement  # noqa: PLC0415
+    from csi_model.formats.placement import FilePlacement
 
     if isinstance(placement, FilePlacement):
         path, encoding = f"/{placement.path}", "raw"

@@ -24,8 +24,8 @@ def serve(
     with reporting():
         settings = read_config(config)
         set_up_logging(settings.log_level)
-        from csi_model.csi.serve import run  # noqa: PLC0415 - keeps the other commands fast
-        from csi_model.volumes.engine import open_engine  # noqa: PLC0415
+        from csi_model.csi.serve import run
+        from csi_model.volumes.engine import open_engine
 
         with open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True) as engine:
             code = run(settings, engine.volumes, endpoint=endpoint, node_id=node_id, registration_dir=registration_dir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,40 +18,49 @@ from csi_model.tree.nodes import Directory, Extent, File, Hole
 from tests.tree.archives import LAYER, a_device, a_directory, a_file, a_hard_link, a_link, flat, image
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable, Sequence
 
 # A plain model of the rules, on paths: a layer's whiteouts first, against lower layers, and then its entries in order.
 _Path = tuple[str, ...]
 
 
+class _Model:
+    def __init__(self) -> None:
+        self.tree: dict[_Path, str] = {}
+
+    def remove(self, path: _Path, *, itself: bool) -> None:
+        for found in [p for p in self.tree if p[: len(path)] == path and (itself or p != path)]:
+            del self.tree[found]
+
+    def hide(self, path: _Path) -> None:
+        if path[-1] == ".wh..wh..opq":
+            self.remove(path[:-1], itself=False)
+        elif path[-1].startswith(".wh."):
+            self.remove((*path[:-1], path[-1][4:]), itself=True)
+
+    def add(self, path: _Path, what: str) -> bool:
+        for depth in range(1, len(path)):
+            if self.tree.setdefault(path[:depth], "d755")[0] != "d":
+                return False
+        if what[0] == "f":
+            self.remove(path, itself=True)
+        self.tree[path] = what
+        return True
+
+
 def _model(layers: Iterable[Sequence[TarEntry]]) -> dict[str, str] | None:
     """What merging gives, or None for a refusal."""
-    tree: dict[_Path, str] = {}
-
-    def remove(path: _Path, *, itself: bool) -> None:
-        for found in [p for p in tree if p[: len(path)] == path and (itself or p != path)]:
-            del tree[found]
-
+    model = _Model()
     for entries in layers:
-        for entry in entries:
-            path = tuple(entry.name.decode().split("/"))
-            if path[-1] == ".wh..wh..opq":
-                remove(path[:-1], itself=False)
-            elif path[-1].startswith(".wh."):
-                remove((*path[:-1], path[-1][4:]), itself=True)
-        for entry in entries:
-            path = tuple(entry.name.decode().split("/"))
-            if path[-1].startswith(".wh."):
-                continue
-            for depth in range(1, len(path)):
-                if tree.setdefault(path[:depth], "d755")[0] != "d":
-                    return None
-            if entry.kind is Kind.FILE:
-                remove(path, itself=True)
-                tree[path] = f"f{entry.size}"
-            else:
-                tree[path] = f"d{entry.mode:o}"
-    return {"/".join(path): what for path, what in tree.items()}
+        named = [(tuple(entry.name.decode().split("/")), entry) for entry in entries]
+        for path, _ in named:
+            model.hide(path)
+        for path, entry in named:
+            what = f"f{entry.size}" if entry.kind is Kind.FILE else f"d{entry.mode:o}"
+            if not path[-1].startswith(".wh.") and not model.add(path, what):
+                return None
+    return {"/".join(path): what for path, what in model.tree.items()}
 
 
 _SOME_PATHS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def test_segments_cover_the_file_exactly(steps: list[tuple[int, int]], tail: int
     read = b"".join(bytes(s.length) if s.offset is None else stored[s.offset - 1000 : s.offset - 1000 + s.length] for s in segments)
     assert read == expected
     assert all(s.length > 0 for s in segments)
-    assert all((a.offset is None) != (b.offset is None) for a, b in zip(segments, segments[1:], strict=False))
+    assert all((a.offset is None) != (b.offset is None) for a, b in itertools.pairwise(segments))
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,9 @@ def test_the_whole_image_is_shown_by_default() -> None:
     assert len(_view()) == 8
 
 
-@pytest.mark.parametrize("path", ["models", "/models/", "./models", "latest", "latest/sub/..x/.."])
+@pytest.mark.parametrize("path", ["models", "/models/", "./models", "latest"])
 def test_a_path_shows_its_subtree(path: str) -> None:
     """A subtree is shown as the root, slashes aside, also by way of a link; the root takes the directory's attributes."""
-    if ".." in path.split("/"):
-        with pytest.raises(InvalidRequestError):
-            Selection.parse(path=path)
-        return
     root = build(image(_ENTRIES), Selection.parse(path=path))
     assert root.mode == 0o711
     assert flat(root) == {"a.bin": "f2", "a.json": "f3", "sub": "d755", "sub/b.bin": "f4", "empty": "d755"}
@@ -232,7 +228,7 @@ def test_totals_count_every_inode_once() -> None:
 
 def test_used_names_the_layers_a_view_needs() -> None:
     """Only layers that still own bytes of the view are named: replaced, excluded and empty files need none."""
-    layers = [
+    layers: list[TarLayer | FileLayer] = [
         TarLayer(LAYER, (a_file("gone", 1),), whiteouts=True),
         TarLayer(Digest.of(b"2"), (a_file("gone", 2), a_file("empty")), whiteouts=True),
         FileLayer(Digest.of(b"3"), 3, "out.txt"),
