@@ -40,7 +40,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 def push_modelpack(registry: Registry, repository: str, folder: Path, *, tag: str = "v1") -> str:
     """Push ``folder`` as a ModelPack artifact, one raw layer a file, and return its reference."""
-    from modelpack_client import (  # noqa: PLC0415 - only this packer needs it
+    from modelpack_client import (
         ModelDescriptor,
         ModelLayer,
         ModelPackClient,
@@ -64,7 +64,7 @@ def push_modelpack(registry: Registry, repository: str, folder: Path, *, tag: st
 
 def push_oras(registry: Registry, repository: str, folder: Path, *, tag: str = "v1") -> str:
     """Push the files directly in ``folder`` as a generic ORAS artifact (oras-py titles a file by its base name)."""
-    import oras.client  # noqa: PLC0415 - only this packer needs it
+    import oras.client
 
     client = oras.client.OrasClient(insecure=registry.ca_file is None)
     reference = f"{registry.host}/{repository}:{tag}"
@@ -138,3 +138,31 @@ def _run(program: str, *arguments: object) -> None:
     if done.returncode:
         msg = f"{program} {' '.join(map(str, arguments))} failed:\n{done.stderr}"
         raise RuntimeError(msg)
+
+
+def write_layout(folder: Path, model: Path, *, tag: str = "v1") -> Path:
+    """Write an OCI layout that holds ``model`` as a generic artifact of raw files, where no registry can be had; returns it."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    layers = [
+        {**_store(blobs, path.read_bytes(), "application/octet-stream"), "annotations": {"org.opencontainers.image.title": name}}
+        for name, path in model_files(model).items()
+    ]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.unknown.artifact.v1",
+        "config": _store(blobs, b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": layers,
+    }
+    entry = _store(blobs, json.dumps(document).encode(), str(document["mediaType"]))
+    entry["annotations"] = {"org.opencontainers.image.ref.name": tag}
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return folder
+
+
+def _store(blobs: Path, data: bytes, media_type: str) -> dict[str, object]:
+    digest = hashlib.sha256(data).hexdigest()
+    (blobs / digest).write_bytes(data)
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}

@@ -51,7 +51,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 def make_htpasswd(folder: Path, username: str, password: str) -> Path:
     """A bcrypt password file, the only kind that the registry reads."""
-    import bcrypt  # noqa: PLC0415 - only registries with a password need it
+    import bcrypt
 
     path = folder / "htpasswd"
     path.write_text(f"{username}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(5)).decode()}\n")

@@ -1,0 +1,168 @@
+"""The real driver as a process of its own, and the calls that kubelet would make over its socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import yaml
+
+from csi_model.generated import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass
+class Driver:
+    """A node of its own below ``folder``: state directory, kubelet root, sockets and log. ``config`` is the driver's file."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        (self.kubelet / "plugins_registry").mkdir(parents=True)
+        (self.kubelet / "pods").mkdir()
+        self.config.setdefault("csi", {})["kubeletRoot"] = str(self.kubelet)
+
+    @property
+    def kubelet(self) -> Path:
+        return self.folder / "kubelet"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "csi.sock"
+
+    @property
+    def registration(self) -> Path:
+        return self.kubelet / "plugins_registry" / "csi-model.dev-reg.sock"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "driver.log").read_text(errors="replace")
+
+    def start(self, *, wait: bool = True, **environment: str) -> None:
+        """Start it, and wait until it is registered, which is the last thing that it does."""
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+        command = [sys.executable, "-m", "csi_model", "serve", "--endpoint", f"unix://{self.socket}", "--node-id", "node-1"]
+        command += ["--registration-dir", str(self.registration.parent), "--state-dir", str(self.state)]
+        with (self.folder / "driver.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--config", str(self.folder / "config.yaml")],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+            )
+        if wait:
+            self.wait_until_registered()
+
+    def wait_until_registered(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process is not None and self.process.poll() is None:
+            try:
+                self.get_info()
+            except grpc.RpcError:
+                time.sleep(0.02)
+            else:
+                return
+        msg = f"the driver did not start:\n{self.log}"
+        raise RuntimeError(msg)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def died(self) -> bool:
+        """Whether the process ends by itself within a while."""
+        assert self.process is not None
+        return self.process.wait(60) == -signal.SIGKILL
+
+    def target(self, name: str) -> Path:
+        """Where kubelet would publish the volume of pod ``name``; its parent is made, as kubelet does."""
+        parent = self.kubelet / "pods" / name / "volumes" / "kubernetes.io~csi" / "model"
+        parent.mkdir(parents=True, exist_ok=True)
+        return parent / "mount"
+
+    def publish(
+        self, reference: str, name: str = "a", *, secrets: Mapping[str, str] | None = None, timeout: float = 120, **attributes: str
+    ) -> Path:
+        """NodePublishVolume as kubelet calls it for an inline volume; returns the target."""
+        target = self.target(name)
+        context = {"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": name, "csi.storage.k8s.io/pod.namespace": "test"}
+        capability = csi_pb2.VolumeCapability(
+            mount=csi_pb2.VolumeCapability.MountVolume(),
+            access_mode=csi_pb2.VolumeCapability.AccessMode(mode=csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_WRITER),
+        )
+        request = csi_pb2.NodePublishVolumeRequest(
+            volume_id=f"csi-{name}",
+            target_path=str(target),
+            volume_capability=capability,
+            readonly=True,
+            secrets=dict(secrets or {}),
+            volume_context={"reference": reference, **context, **attributes},
+        )
+        with self.channel() as channel:
+            csi_pb2_grpc.NodeStub(channel).NodePublishVolume(request, timeout=timeout)
+        return target
+
+    def unpublish(self, name: str = "a") -> None:
+        """NodeUnpublishVolume, and the removal of the folder that kubelet made."""
+        target = self.target(name)
+        request = csi_pb2.NodeUnpublishVolumeRequest(volume_id=f"csi-{name}", target_path=str(target))
+        with self.channel() as channel:
+            csi_pb2_grpc.NodeStub(channel).NodeUnpublishVolume(request, timeout=30)
+        target.parent.rmdir()
+
+    def stats(self, name: str = "a") -> dict[str, int]:
+        """NodeGetVolumeStats: used bytes and inodes."""
+        request = csi_pb2.NodeGetVolumeStatsRequest(volume_id=f"csi-{name}", volume_path=str(self.target(name)))
+        with self.channel() as channel:
+            answer = csi_pb2_grpc.NodeStub(channel).NodeGetVolumeStats(request, timeout=10)
+        return {csi_pb2.VolumeUsage.Unit.Name(usage.unit): usage.used for usage in answer.usage}
+
+    def get_info(self, timeout: float = 1.0) -> Any:
+        """What kubelet asks first over the registration socket, with kubelet's deadline."""
+        with grpc.insecure_channel(f"unix://{self.registration}") as channel:
+            stub = pluginregistration_pb2_grpc.RegistrationStub(channel)
+            return stub.GetInfo(pluginregistration_pb2.InfoRequest(), timeout=timeout)
+
+    @contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        with grpc.insecure_channel(f"unix://{self.socket}") as channel:
+            yield channel
+
+    def mounts(self) -> list[str]:
+        """Mount points below the folder, in this mount namespace."""
+        from csi_model.linux.mountinfo import read_mounts
+
+        return [mount.target for mount in read_mounts() if mount.target.startswith(f"{self.folder}/")]
+
+    def clean_up(self) -> None:
+        """Stop it and take every mount below the folder away."""
+        from csi_model.linux.mounts import unmount
+
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for target in reversed(self.mounts()):
+            unmount(target)
