@@ -28,6 +28,7 @@ class Flight:
         self.waiters = 0
         self.idle_since = time.monotonic()
         self.done = 0
+        self.fetched = 0
         self.result: LayerResult | None = None
         self.error: BaseException | None = None
         self._lock = threading.Lock()
@@ -39,8 +40,13 @@ class Flight:
         self.done = done
 
     def add(self, count: int) -> None:
-        """``count`` more bytes."""
+        """``count`` more bytes arrived."""
         self.done += count  # only the thread that fetches writes it
+        self.fetched += count
+
+    def reuse(self, count: int) -> None:
+        """``count`` more bytes, which an earlier attempt left on the disk."""
+        self.done += count
 
     def land(self, result: LayerResult | None, error: BaseException | None) -> None:
         """Deliver to everybody who watches."""
@@ -97,7 +103,7 @@ class Pull:
     def progress(self) -> Progress:
         """How far it is now; the rate is that of the time since it was last asked for, up to ten seconds back."""
         layers = tuple(
-            LayerProgress(want.descriptor.digest, want.descriptor.size, _done(want, layer))
+            LayerProgress(want.descriptor.digest, want.descriptor.size, _done(want, layer), _fetched(layer))
             for want, layer in zip(self._wants, self._layers, strict=True)
         )
         done = self._done()
@@ -142,3 +148,7 @@ class Pull:
 
 def _done(want: LayerWant, layer: LayerResult | Flight) -> int:
     return layer.done if isinstance(layer, Flight) else want.descriptor.size
+
+
+def _fetched(layer: LayerResult | Flight) -> int:
+    return layer.fetched if isinstance(layer, Flight) else 0

@@ -85,7 +85,10 @@ class Meter(Protocol):
         """(Re)start with ``done`` bytes behind it."""
 
     def add(self, count: int) -> None:
-        """``count`` more bytes."""
+        """``count`` more bytes arrived."""
+
+    def reuse(self, count: int) -> None:
+        """``count`` more bytes, which an earlier attempt left on the disk."""
 
 
 class Job:
@@ -312,7 +315,7 @@ class Job:
                     sums.update(piece)
                 finally:
                     piece.release()
-                self._meter.add(wanted)
+                self._meter.reuse(wanted)
             if self._mode is WriteMode.DIRECT:
                 pages.drop(fd)
         finally:

@@ -17,11 +17,12 @@ _SPAN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LayerProgress:
-    """Bytes of one blob."""
+    """Bytes of one blob; those ``fetched`` arrived now, the others of ``done`` were here before."""
 
     digest: Digest
     total: int
     done: int
+    fetched: int = 0
 
 
 @dataclass(frozen=True, slots=True)
