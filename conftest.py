@@ -21,7 +21,7 @@ def _enter_private_mount_namespace() -> None:
         raise OSError(ctypes.get_errno(), "cannot enter a private mount namespace")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure() -> None:
     """As root, nothing that any test mounts is ever seen outside this process and its children."""
     if os.geteuid() == 0:
         _enter_private_mount_namespace()
