@@ -183,6 +183,20 @@ def test_wrong_bytes_are_pulled_once_more_and_then_refused(
     assert len(list(store.content.digests())) == 1
 
 
+@pytest.mark.parametrize("compression", [Compression.GZIP, Compression.ZSTD])
+def test_a_well_formed_stream_of_another_blob_is_refused(
+    store: Store, source: MemorySource, pulling: Callable[..., Puller], compression: Compression
+) -> None:
+    """Bytes that decode without complaint but are not the blob's are found by the blob's digest, with no diff id to help."""
+    blob, impostor = (ENCODERS[compression](noise(3000, seed)) for seed in (1, 2))
+    layer = source.add(blob)
+    assert len(impostor) == layer.size
+    source.delivers[layer.digest] = [impostor]
+    with pytest.raises(CorruptContentError, match="should be"):
+        pull(pulling(), source, LayerWant(layer, compression))
+    assert list(store.content.digests()) == []
+
+
 def test_a_wrong_diff_id_fails_only_who_believes_it(store: Store, source: MemorySource, pulling: Callable[..., Puller]) -> None:
     """Two manifests share a blob and one lies about its diff id: that one is refused, and the other gets the layer, pulled once."""
     layer = source.add(gzip.compress(b"weights"))
