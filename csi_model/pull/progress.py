@@ -41,11 +41,11 @@ class Progress:
 
     def __str__(self) -> str:
         """Such as ``12.4 of 140 GB, 1.1 GB/s, about 2 min left``."""
-        parts = [_of(self.done, self.total)]
+        parts = [amount_of(self.done, self.total)]
         if self.rate is not None:
             parts.append(f"{amount(self.rate)}/s")
         if self.seconds_left is not None and self.done < self.total:
-            parts.append(f"about {_duration(self.seconds_left)} left")
+            parts.append(f"about {duration(self.seconds_left)} left")
         return ", ".join(parts)
 
 
@@ -73,7 +73,8 @@ def amount(count: float) -> str:
     return f"{_digits(count, unit)} {_UNITS[unit]}"
 
 
-def _of(done: int, total: int) -> str:
+def amount_of(done: int, total: int) -> str:
+    """How much of how much, in the unit of the whole: ``12.4 of 140 GB``."""
     unit = _unit(total)
     return f"{_digits(done, unit)} of {_digits(total, unit)} {_UNITS[unit]}"
 
@@ -92,7 +93,8 @@ def _digits(count: float, unit: int) -> str:
     return f"{scaled:.1f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time for people, in one unit."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     if seconds < 90 * 60:
