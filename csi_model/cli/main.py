@@ -1,4 +1,4 @@
-"""The ``csi-model`` command."""
+"""The ``csi-model`` command. Commands import what they need when they run, so that ``--help`` and ``images`` answer at once."""
 
 from __future__ import annotations
 
@@ -7,34 +7,43 @@ from typing import Annotated
 import typer
 
 from csi_model import __version__
-from csi_model.cli import models, node, serve
+from csi_model.cli import doctor, images, inspect, logs, mounts, pull, serve
+from csi_model.cli.edge import Commands
 
 app = typer.Typer(
     name="csi-model",
-    help="Model artifacts and images from OCI registries, as verified read-only volumes.",
-    no_args_is_help=True,
+    cls=Commands,
     add_completion=False,
+    no_args_is_help=True,
+    # A traceback must not show the values of variables, for some are secrets; and plain help needs no rich, which takes long to load.
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
-    if wanted:
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if asked:
         typer.echo(f"csi-model {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _options(
-    *, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False
+def root(
+    ctx: typer.Context,
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Write what happens to standard error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,  # noqa: ARG001
 ) -> None:
-    del version
+    """Mount OCI models read-only, every byte verified: as a Kubernetes CSI driver, or by hand."""
+    ctx.obj = verbose
+    logs.for_commands(verbose=verbose)
 
 
-for command in (serve.serve, models.pull, models.mount, models.unmount, models.rm, node.images, node.inspect, node.doctor):
+for command in (serve.serve, pull.pull, mounts.mount, mounts.unmount, images.rm, images.images, inspect.inspect, doctor.doctor):
     app.command()(command)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command that the process's arguments name."""
+    app(prog_name="csi-model")

@@ -1,4 +1,4 @@
-"""``serve``: the driver."""
+"""``csi-model serve``: the driver."""
 
 from __future__ import annotations
 
@@ -7,29 +7,48 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
-from csi_model.cli.context import DEFAULT_STATE_DIR, ConfigFile, StateDir, read_config, reporting, set_up_logging
+from csi_model.cli import exits, logs
+from csi_model.cli.options import DEFAULT_STATE_DIR, ConfigFile, StateDir
+from csi_model.errors import CsiModelError
+
+log = structlog.get_logger(__name__)
 
 
 def serve(
     *,
-    endpoint: Annotated[str, typer.Option(help="Socket of the CSI services: unix:///…/csi.sock.")],
-    node_id: Annotated[str, typer.Option(help="This node's name in Kubernetes.")],
-    registration_dir: Annotated[Path | None, typer.Option(help="kubelet's plugins_registry; without it, nothing is registered.")] = None,
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="The Unix socket of CSI, such as unix:///csi/csi.sock.", show_default=False)
+    ],
+    node_id: Annotated[str, typer.Option(metavar="NAME", help="This node's name in Kubernetes.", show_default=False)],
+    registration_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where kubelet looks for plugins, such as /var/lib/kubelet/plugins_registry; without it nothing is registered.",
+            show_default=False,
+        ),
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     config: ConfigFile = None,
 ) -> None:
-    """Run the CSI driver until it is told to stop; what is published stays published."""
-    with reporting():
-        settings = read_config(config)
-        set_up_logging(settings.log_level)
-        from csi_model.csi.serve import run
-        from csi_model.volumes.engine import open_engine
+    """Run the CSI driver until SIGTERM. What is mounted stays mounted when it ends."""
+    from csi_model.cli.access import load_config
+    from csi_model.csi.serve import run
+    from csi_model.volumes.engine import open_engine
 
+    settings = load_config(config)
+    logs.for_driver(settings.log_level)
+    try:
         with open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True) as engine:
             code = run(settings, engine.volumes, endpoint=endpoint, node_id=node_id, registration_dir=registration_dir)
+    except CsiModelError as error:
+        # In the log, where whoever looks after a driver looks; the one line of other commands would be no JSON.
+        log.error("the driver cannot run", error=str(error))  # noqa: TRY400 - the message says what to do, a traceback does not
+        raise typer.Exit(exits.code_of(error)) from None
+    # A call that outlived its grace period has a thread that Python would wait for.
     sys.stdout.flush()
     sys.stderr.flush()
-    # A thread that is stuck in a call (a dead disk, a silent registry) must not keep the process from ending.
     os._exit(code)

@@ -140,7 +140,7 @@ def test_one_user_at_a_time(store: Store) -> None:
     with store.content.ingest(BLOB, "none"):
         with store.content.ingest(BLOB, "gzip"):
             pass
-        with pytest.raises(BusyError, match="in use"), store.content.ingest(BLOB, "none", patience=0.05):
+        with pytest.raises(BusyError, match="at work on"), store.content.ingest(BLOB, "none", patience=0.05):
             pass
     with store.content.ingest(BLOB, "none"):
         pass
