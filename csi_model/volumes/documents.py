@@ -46,9 +46,10 @@ def fetch(source: Source, descriptor: Descriptor) -> ModelDocuments:
         NotFoundError: nothing in the index is for this platform.
         CorruptContentError: bytes that do not match their descriptor.
     """
-    for _ in range(_MAX_NESTING):
+    for depth in range(_MAX_NESTING):
         body = source.fetch_document(descriptor)
-        document = parse_document(body, media_type=descriptor.media_type, trusted=True)
+        # The first type is the registry's word alone; the others stand in an index that was verified.
+        document = parse_document(body, media_type=descriptor.media_type, trusted=depth > 0)
         if isinstance(document, Manifest):
             config = _fetch_config(source, document.config) if needs_config(document) else None
             bodies = [(descriptor.digest, body)]
