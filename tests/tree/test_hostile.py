@@ -41,6 +41,11 @@ def test_writing_through_an_absolute_link_lands_inside() -> None:
     assert flat(_tree(_link("a", "/etc"), info("a/passwd", size=1))) == {"a": "-> /etc", "etc": "d755", "etc/passwd": "f1"}
 
 
+def test_an_absolute_link_below_the_root_starts_at_the_root() -> None:
+    """`d/a -> /etc` means etc of the view and not d/etc."""
+    assert flat(_tree(_link("d/a", "/etc"), info("d/a/x", size=1))) == {"d": "d755", "d/a": "-> /etc", "etc": "d755", "etc/x": "f1"}
+
+
 def test_writing_through_a_climbing_link_lands_inside() -> None:
     """A link that climbs above the root ends at the root."""
     assert flat(_tree(_link("d/a", "../../../../etc"), info("d/a/passwd", size=1)))["etc/passwd"] == "f1"

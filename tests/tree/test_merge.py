@@ -129,6 +129,13 @@ def test_whiteouts_of_no_name_are_refused(name: str) -> None:
         merge(image([a_file(name)]))
 
 
+def test_a_hidden_directory_leaves_no_attributes_to_what_replaces_it() -> None:
+    """A lower directory that is hidden, but still holds what this layer placed in it, is as new: before or after the whiteout."""
+    lower = [a_directory("d", mode=0o700), a_file("d/old", 1)]
+    for upper in ([a_file("d/new", 2), a_file(".wh.d")], [a_file(".wh.d"), a_file("d/new", 2)]):
+        assert flat(merge(image(lower, upper))) == {"d": "d755", "d/new": "f2"}
+
+
 def test_whiteouts_of_what_is_not_there_do_nothing() -> None:
     """A whiteout whose directory does not exist, or is a file, leaves no trace."""
     assert flat(merge(image([a_file("f", 1)], [a_file("x/.wh.y"), a_file("f/.wh.y"), a_file("x/.wh..wh..opq"), a_file(".wh.z")]))) == {
@@ -230,7 +237,7 @@ def test_a_hard_links_parents_are_followed_inside_the_tree() -> None:
     assert flat(root)["h"] == "f1"
 
 
-@pytest.mark.parametrize("target", ["nowhere", "later", "d", "/", "..", "a/b", "loop/x", "hidden"])
+@pytest.mark.parametrize("target", ["nowhere", "later", "d", "/", "..", "a/b", "loop/x", "loop/a", "hidden"])
 def test_hard_links_to_nothing_or_to_directories_are_refused(target: str) -> None:
     """A target that is absent, still to come, hidden, below a file, behind a loop or a directory is refused."""
     layers = image(
@@ -248,6 +255,8 @@ def test_devices_are_dropped_with_what_they_cover_and_their_hard_links() -> None
     assert flat(merge(image(lower, upper))) == {"dev": "d755"}
     more = [a_file("fifo", 2), a_hard_link("h", "fifo")]
     assert flat(merge(image(lower, upper, more))) == {"dev": "d755", "fifo": "f2", "h": "f2"}
+    with pytest.raises(UnsupportedError, match="'i' is a hard link"):
+        merge(image(lower, upper, more, [a_file(".wh.fifo"), a_hard_link("i", "fifo")]))
 
 
 def test_files_keep_owner_time_and_permission_bits() -> None:

@@ -104,6 +104,11 @@ def test_exclude_wins_and_removes_what_it_empties() -> None:
     assert _view(exclude=["*.bin", "latest", "README.md"]) == {"models": "d711", "models/a.json": "f3", "models/empty": "d755"}
 
 
+def test_a_directory_included_by_name_stays_though_exclude_empties_it() -> None:
+    """A directory that an include matches is shown even when nothing in it is left."""
+    assert _view(include=["sub"], exclude=["*.bin"]) == {"models": "d711", "models/sub": "d755"}
+
+
 def test_globs_are_over_placed_paths_also_in_a_subtree() -> None:
     """Patterns with a slash are relative to the image's root, whatever the path, and by way of a link to the real place."""
     for path in ("models", "latest"):
