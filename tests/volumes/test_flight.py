@@ -112,17 +112,17 @@ def test_a_cancelled_waiter_leaves_at_once_and_alone() -> None:
 
 
 def test_stop_wakes_the_waiters() -> None:
-    """At stop every waiter gets UnavailableError and no new flight begins."""
+    """At stop every waiter gets UnavailableError though the work has not ended, and no new flight begins."""
+    release = threading.Event()
+    _, work = _blocked(release)
     flights: Flights[Flight[str]] = Flights(Flight, "test", linger=60)
-
-    def work(flight: Flight[str]) -> str:
-        while not flight.cancelled:
-            time.sleep(0.005)
-        return "late"
-
     flight = flights.join("k", work)
-    threading.Timer(0.05, flights.stop, (5,)).start()
+    stopping = threading.Timer(0.05, flights.stop, (5,))
+    stopping.start()
     with pytest.raises(UnavailableError, match="stopping"):
         flight.wait(time.monotonic() + 10)
     with pytest.raises(UnavailableError):
         flights.join("other", work)
+    release.set()
+    stopping.join(5)
+    assert flight.finished
