@@ -161,10 +161,7 @@ def _add_row(table: Table, label: str, progress: Progress, *, style: str = "") -
     from rich.text import Text
 
     left = progress.seconds_left
-    if progress.done >= progress.total:
-        remaining = "done"
-    else:
-        remaining = duration(left) if left is not None else ""
+    remaining = "done" if progress.done >= progress.total else "" if left is None else duration(left)
     table.add_row(
         Text(shortened(label), style=style),
         ProgressBar(total=max(1, progress.total), completed=progress.done if progress.total else 1),

@@ -19,9 +19,7 @@ log = structlog.get_logger(__name__)
 
 def serve(
     *,
-    endpoint: Annotated[
-        str, typer.Option(metavar="URL", help="The Unix socket of CSI, such as unix:///csi/csi.sock.", show_default=False)
-    ],
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="The Unix socket of CSI, such as unix:///csi/csi.sock.", show_default=False)],
     node_id: Annotated[str, typer.Option(metavar="NAME", help="This node's name in Kubernetes.", show_default=False)],
     registration_dir: Annotated[
         Path | None,
