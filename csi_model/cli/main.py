@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from csi_model import __version__
-from csi_model.cli import doctor, images, inspect, logs, mounts, pull, serve
+from csi_model.cli import doctor, images, inspect, mounts, pull, serve
 from csi_model.cli.edge import Commands
 
 app = typer.Typer(
@@ -36,6 +36,8 @@ def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,  # noqa: ARG001
 ) -> None:
     """Mount OCI models read-only, every byte verified: as a Kubernetes CSI driver, or by hand."""
+    from csi_model.cli import logs
+
     ctx.obj = verbose
     logs.for_commands(verbose=verbose)
 

@@ -7,14 +7,11 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
-from csi_model.cli import exits, logs
+from csi_model.cli import exits
 from csi_model.cli.options import DEFAULT_STATE_DIR, ConfigFile, StateDir
 from csi_model.errors import CsiModelError
-
-log = structlog.get_logger(__name__)
 
 
 def serve(
@@ -33,6 +30,9 @@ def serve(
     config: ConfigFile = None,
 ) -> None:
     """Run the CSI driver until SIGTERM. What is mounted stays mounted when it ends."""
+    import structlog
+
+    from csi_model.cli import logs
     from csi_model.cli.access import load_config
     from csi_model.csi.serve import run
     from csi_model.volumes.engine import open_engine
@@ -44,7 +44,7 @@ def serve(
             code = run(settings, engine.volumes, endpoint=endpoint, node_id=node_id, registration_dir=registration_dir)
     except CsiModelError as error:
         # In the log, where whoever looks after a driver looks; the one line of other commands would be no JSON.
-        log.error("the driver cannot run", error=str(error))  # noqa: TRY400 - the message says what to do, a traceback does not
+        structlog.get_logger(__name__).error("the driver cannot run", error=str(error))
         raise typer.Exit(exits.code_of(error)) from None
     # A call that outlived its grace period has a thread that Python would wait for.
     sys.stdout.flush()
