@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,8 +19,14 @@ _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 def _enter_private_mount_namespace() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) or libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None):
-        raise OSError(ctypes.get_errno(), "cannot enter a private mount namespace")
+    if libc.unshare(_CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "cannot enter a mount namespace")
+    # In a chroot "/" is no mount point; whoever made that chroot has decided what the mount around it is shared with.
+    if libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None):
+        if ctypes.get_errno() != errno.EINVAL:
+            raise OSError(ctypes.get_errno(), "cannot make the mount namespace private")
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            libc.mount(None, line.split()[4], None, ctypes.c_ulong(_MS_PRIVATE), None)
 
 
 def pytest_configure() -> None:
