@@ -1,0 +1,1 @@
+"""Benchmarks: the driver against what its users would pick instead."""
