@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="runs in `make soak`"))
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextmanager
+def disk_folder() -> Iterator[Path]:
     """A folder on a disk, for EROFS images cannot lie on a tmpfs, with a short path, for sockets need one."""
     path = Path(tempfile.mkdtemp(prefix="cm-", dir="/var/tmp"))
     yield path
@@ -39,11 +40,50 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def halted_driver(folder: Path) -> Driver:
+    """A driver with little patience that is not started yet."""
+    made = Driver(folder / "node")
+    pull = {"linger": "2s", "stallTimeout": "2s", "retries": 3, "freeSpaceReserve": 0}
+    made.config.update({"pull": pull, "views": {"idle": "1s"}, "logLevel": "debug"})
+    return made
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of the test's own."""
+    with disk_folder() as path:
+        yield path
+
+
 @pytest.fixture
 def driver(folder: Path) -> Iterator[Driver]:
     """A driver that is not started yet."""
-    made = Driver(folder / "node")
-    made.config.update({"pull": {"linger": "2s", "stallTimeout": "5s", "retries": 3, "freeSpaceReserve": 0}, "logLevel": "debug"})
+    made = halted_driver(folder)
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """A folder that a module's tests share."""
+    with disk_folder() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared_fake() -> Iterator[FakeRegistry]:
+    """A registry that misbehaves on demand, for a module."""
+    with FakeRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def shared_driver(module_folder: Path, shared_fake: FakeRegistry) -> Iterator[Driver]:
+    """A driver that runs for a whole module, which may speak plain HTTP to the module's registry."""
+    made = halted_driver(module_folder)
+    made.config["registries"] = {shared_fake.host: {"plainHttp": True}}
+    made.config["layouts"] = {"allowedPrefixes": [f"oci-layout://{module_folder}/layouts/"]}
+    made.start()
     yield made
     made.clean_up()
 

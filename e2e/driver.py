@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -15,9 +16,11 @@ import grpc
 import yaml
 
 from csi_model.generated import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc
+from csi_model.linux.mountinfo import read_mounts
+from csi_model.linux.mounts import unmount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -126,6 +129,16 @@ class Driver:
             csi_pb2_grpc.NodeStub(channel).NodePublishVolume(request, timeout=timeout)
         return target
 
+    def refused(self, reference: str, name: str = "a", **more: Any) -> tuple[grpc.StatusCode, str]:
+        """The code and text with which a publish fails; the target is not there afterwards."""
+        try:
+            self.publish(reference, name, **more)
+        except grpc.RpcError as error:
+            assert not self.target(name).exists()
+            return error.code(), error.details()
+        msg = f"{reference} was published"
+        raise AssertionError(msg)
+
     def unpublish(self, name: str = "a") -> None:
         """NodeUnpublishVolume, and the removal of the folder that kubelet made."""
         target = self.target(name)
@@ -154,15 +167,36 @@ class Driver:
 
     def mounts(self) -> list[str]:
         """Mount points below the folder, in this mount namespace."""
-        from csi_model.linux.mountinfo import read_mounts
-
         return [mount.target for mount in read_mounts() if mount.target.startswith(f"{self.folder}/")]
+
+    def views(self) -> list[str]:
+        """The mounts of views below the state directory."""
+        return [target for target in self.mounts() if target.startswith(f"{self.state}/")]
+
+    def unfinished(self) -> list[str]:
+        """What lies in ingest."""
+        return [str(path.relative_to(self.state)) for path in (self.state / "ingest").rglob("*")]
+
+    def corrupt(self) -> list[str]:
+        """Contents that are not what their name says."""
+        contents = [path for folder in (self.state / "content").iterdir() for path in folder.iterdir()]
+        return [str(path) for path in contents if hashlib.new(path.parent.name, path.read_bytes()).hexdigest() != path.name]
 
     def clean_up(self) -> None:
         """Stop it and take every mount below the folder away."""
-        from csi_model.linux.mounts import unmount
-
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        self.reboot()
+
+    def reboot(self) -> None:
+        """What a reboot does to a driver that does not run: every mount below the folder goes, the disk stays."""
         for target in reversed(self.mounts()):
             unmount(target)
+
+
+def eventually(condition: Callable[[], bool], within: float = 10.0) -> bool:
+    """Whether it comes true in time."""
+    deadline = time.monotonic() + within
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
