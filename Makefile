@@ -28,8 +28,9 @@ bench: setup ## compare with containerd, skopeo and curl; writes docs/performanc
 proto: setup ## generate Python code from proto/
 	$(PYTHON) proto/generate.py
 
-docs: setup ## generate docs/configuration.md
+docs: setup ## generate docs/configuration.md and docs/cli.md
 	$(PYTHON) -m csi_model.config.document > docs/configuration.md
+	$(PYTHON) -m csi_model.cli.document > docs/cli.md
 
 format: setup ## format and fix what can be fixed
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .

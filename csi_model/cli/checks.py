@@ -144,7 +144,7 @@ def _database(state_dir: Path) -> Check:
         return Check(name, Status.FAIL, f"damaged: {problems[0]}", "restart the driver, which rebuilds it from what is on the disk")
     seen = {mount.target for mount in read_mounts()}
     missing = [publication.target for publication in mounted if publication.target not in seen]
-    detail = f"{models} models, mounted at {len(mounted)} places"
+    detail = f"models: {models}, places where they are mounted: {len(mounted)}"
     if missing:
         advice = "kubelet mounts its volumes again by itself; `csi-model unmount TARGET` forgets one that a person mounted"
         return Check(name, Status.WARN, f"{detail}, {len(missing)} of which show nothing (seen from here): {missing[0]}", advice)

@@ -34,7 +34,7 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             # The reader of our output has seen enough (`csi-model images | head`); nothing more can be written, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(exits.FAILED) from None
+            raise typer.Exit from None
         except KeyboardInterrupt as stop:
             typer.echo(str(stop) or "stopped", err=True)
             raise typer.Exit(exits.INTERRUPTED) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csi_model.cli.options import DEFAULT_STATE_DIR, ConfigFile, CredentialsFile, PlainHttp, ReferenceText, StateDir, TargetText
-from csi_model.errors import ConflictError, InvalidRequestError, NotFoundError
+from csi_model.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from csi_model.cli.progress import Watcher
@@ -117,4 +117,5 @@ def _make_ready(place: Path) -> None:
 
 def _demand_root() -> None:
     if os.geteuid() != 0:
-        raise PermissionError(1, "mounting needs root", "mount")
+        msg = "only root can mount and unmount; run it with sudo"
+        raise DeniedError(msg)

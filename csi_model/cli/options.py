@@ -21,6 +21,8 @@ StateDir = Annotated[
         envvar="CSI_MODEL_STATE_DIR",
         # mountinfo knows directories by their real names.
         resolve_path=True,
+        # Whether it can be read, the command finds out, and says what to do.
+        readable=False,
         help="Where everything is kept that was pulled.",
     ),
 ]

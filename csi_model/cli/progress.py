@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ROWS = 8
 """Layers that are shown at once, however many there are."""
 _LABEL = 20
+_NARROW = 60
 _EVERY = 5.0
 
 
@@ -110,7 +111,8 @@ class Bars:
         self._live.update(self._drawn(look.progress, look.names, rows))
 
     def _drawn(self, progress: Progress, names: Mapping[Digest, str], rows: int) -> Table:
-        table = _grid()
+        # A terminal echoes ^C behind the last row; without room it would break the line, and that row could not be taken back.
+        table = _grid(self._console.width - 3)
         complete = sum(layer.done >= layer.total for layer in progress.layers)
         _add_row(table, f"layers {complete}/{len(progress.layers)}", progress, style="bold")
         shown = visible(progress.layers, rows)
@@ -141,14 +143,19 @@ def visible(layers: Sequence[LayerProgress], rows: int) -> tuple[LayerProgress, 
 
 
 def shortened(name: str, width: int = _LABEL) -> str:
-    """The end of a long name, which tells more than its beginning."""
-    return name if len(name) <= width else f"…{name[1 - width :]}"
+    """A path's last component where the whole is too long; of that, beginning and end, because shards differ at their beginning."""
+    name = name if len(name) <= width else name.rpartition("/")[2]
+    if len(name) <= width:
+        return name
+    end = (width - 1) // 3
+    return f"{name[: width - 1 - end]}…{name[-end:]}"
 
 
-def _grid() -> Table:
+def _grid(room: int) -> Table:
     from rich.table import Table
 
-    table = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.width = max(room, _NARROW)
     table.add_column(width=_LABEL, no_wrap=True)
     table.add_column(ratio=1, no_wrap=True)
     for width in (16, 9, 8):

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from csi_model.cli import exits
+from csi_model.cli.document import render
+from csi_model.cli.main import app
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def test_the_page_is_fresh() -> None:
+    """docs/cli.md says what the commands say of themselves; `make docs` writes it."""
+    assert PAGE.read_text() == render()
+
+
+def test_the_page_names_every_command_and_exit_code() -> None:
+    """Nothing that can be run, and no way to end, is left out."""
+    page = render()
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert f"## `csi-model {command.callback.__name__}" in page
+    for code in {0, *exits.CODES.values(), exits.INTERRUPTED}:
+        assert f"\n| {code} | " in page
