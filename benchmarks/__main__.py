@@ -53,7 +53,7 @@ def main() -> None:
             for number in range(options.rounds):
                 for name in _contenders(variant, programs):
                     contenders.fill_page_cache(sparse)
-                    figures = _run(name, folder / f"run-{number}", reference, variant, programs)
+                    figures = _run(name, folder / f"run-{number}-{name}", reference, variant, programs)
                     rows.setdefault(name, []).append({**asdict(figures), "durable": figures.durable, "all_read": figures.all_read})
                     print(
                         f"  {number} {name:12} {figures.pulled:6.2f} + {figures.synced:4.2f} sync, read {figures.read:5.2f},"

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from csi_model.linux.mountinfo import read_mounts
+from csi_model.linux.mounts import unmount
 from e2e.driver import Driver
 
 if TYPE_CHECKING:
@@ -133,7 +135,7 @@ def run_containerd(folder: Path, programs: Path, reference: str) -> Figures:
     figures = Figures(note="overlayfs")
     target = folder / "mounted"
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_remove, folder)
         pid, client = stack.enter_context(running_containerd(folder, programs))
         target.mkdir()
         before, tools = _cpu(pid), _children()
@@ -184,6 +186,14 @@ def run_skopeo(folder: Path, reference: str) -> Figures:
     figures.synced = _timed(os.sync)
     shutil.rmtree(folder)
     return figures
+
+
+def _remove(folder: Path) -> None:
+    """Take away what is still mounted below a folder, and then the folder."""
+    for mount in reversed(read_mounts()):
+        if Path(mount.target).is_relative_to(folder):
+            unmount(mount.target)
+    shutil.rmtree(folder)
 
 
 def read_all(folder: Path) -> None:
