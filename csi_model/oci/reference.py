@@ -89,6 +89,8 @@ def parse_reference(text: str) -> AnyReference:
     if not text or len(text) > MAX_REFERENCE or not text.isascii() or not text.isprintable() or " " in text:
         msg = f"{_without_secrets(text)[:80]!r} is not a reference: expected 1 to {MAX_REFERENCE} printable ASCII characters and no spaces"
         raise InvalidRequestError(msg)
+    if "?" in text:
+        raise _refused(text, "a reference has no query; what follows the '?' is not repeated here, for it may be a signature")
     if text.lower().startswith("oci-layout") and "://" in text:
         return _parse_layout(text)
     bare = text.removeprefix("oci://")
@@ -159,7 +161,14 @@ def _parse_layout(text: str) -> LayoutReference:
 
 def _split_digest(text: str) -> tuple[str, Digest | None]:
     rest, at, digest = text.partition("@")
-    return rest, Digest.parse(digest) if at else None
+    if not at:
+        return rest, None
+    try:
+        return rest, Digest.parse(digest)
+    except InvalidRequestError:
+        # Not repeated: what stands around an '@' by mistake is often a password.
+        msg = "what follows the reference's '@' is not a digest; expected sha256:<64 lower-case hex digits>"
+        raise InvalidRequestError(msg) from None
 
 
 def _suffix(tag: str | None, digest: Digest | None) -> str:
