@@ -151,6 +151,8 @@ def test_what_is_no_reference_is_refused_with_the_reason(text: str, why: str) ->
         "https://bucket.example/x?X-Amz-Signature=hunter2",
         "https://user:hunter2@ghcr.io/x with spaces",
         "user:hunter2@ghcr.io/x",
+        "registry.example/x?sig=hunter2",
+        "registry.example/x@hunter2",
         "oci-layout+ftp://user:hunter2@host.example/x",
         "oci-layout+https://host.example/x?token=hunter2",
         "oci-layout+zip::https://user:hunter2@host.example/x",
