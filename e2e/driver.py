@@ -182,6 +182,11 @@ class Driver:
         contents = [path for folder in (self.state / "content").iterdir() for path in folder.iterdir()]
         return [str(path) for path in contents if hashlib.new(path.parent.name, path.read_bytes()).hexdigest() != path.name]
 
+    def command(self, *arguments: str) -> str:
+        """What ``csi-model`` prints, run on this node's state directory."""
+        line = [sys.executable, "-m", "csi_model", *arguments, "--state-dir", str(self.state)]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
     def clean_up(self) -> None:
         """Stop it and take every mount below the folder away."""
         if self.process is not None and self.process.poll() is None:
