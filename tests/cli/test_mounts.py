@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from csi_model.errors import MountError
 from csi_model.linux import mounts
 from csi_model.linux.mountinfo import mounts_at, read_mounts
+from csi_model.mount import targets
 from csi_model.store.store import Store
 from tests.fakes.models import push_artifact, push_tars, tar_of
 from tests.fakes.registry import Fault
@@ -103,14 +105,14 @@ def test_bad_targets_are_refused_before_anything_is_pulled(person: Person, regis
     """Hours of pulling come after the target is known to be good: nothing was asked of the registry, nothing was changed."""
     (person.folder / "full").mkdir()
     (person.folder / "full" / "file").touch()
-    targets: dict[str, Path | str] = {
+    places: dict[str, Path | str] = {
         "full": person.folder / "full",
         "file": person.folder / "full" / "file",
         "below": person.folder / "full" / "file" / "x",
         "root": "/",
         "state": person.state / "mounts" / "x",
     }
-    result = person.run("mount", push_artifact(registry, "llm/tiny", FILES), str(targets[kind]), "--plain-http")
+    result = person.run("mount", push_artifact(registry, "llm/tiny", FILES), str(places[kind]), "--plain-http")
     assert result.exit_code == (5 if kind == "full" else 2)
     assert result.stderr.startswith("error: ")
     assert registry.seen == []
@@ -164,3 +166,17 @@ def test_only_root_mounts(person: Person, monkeypatch: pytest.MonkeyPatch) -> No
     result = person.run("mount", "registry.example/llm/tiny:v1", str(person.folder / "x"))
     assert result.exit_code == 4
     assert "sudo" in result.stderr
+
+
+def test_a_view_that_cannot_be_shown_does_not_stay(person: Person, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the view is mounted but the kernel refuses the target, the view is taken away again."""
+
+    def refuse(source: Path, target: object) -> None:
+        assert mounts_at(source), "the view must have been mounted by now"
+        msg = f"cannot mount at {target}"
+        raise MountError(msg)
+
+    monkeypatch.setattr(targets, "attach", refuse)
+    result = person.run("mount", push_artifact(registry, "llm/tiny", FILES), str(person.folder / "x"), "--plain-http")
+    assert result.exit_code == 10
+    assert left_over(person) == []
