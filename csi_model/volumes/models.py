@@ -24,9 +24,11 @@ from csi_model.pull.puller import LayerWant, Puller
 from csi_model.registry.credentials import Keyring
 from csi_model.steps import step
 from csi_model.store.records import ModelLayer, ModelRecord
+from csi_model.tree.view import Selection
 from csi_model.volumes import documents
 from csi_model.volumes.flight import Flight, Flights
 from csi_model.volumes.request import PullPolicy
+from csi_model.volumes.trees import Layer, needed, unpulled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from csi_model.sources.connect import Connector
     from csi_model.sources.protocol import Source
     from csi_model.store.store import Store
-    from csi_model.tree.tar import TarEntry
-    from csi_model.tree.view import Selection
     from csi_model.volumes.documents import ModelDocuments
     from csi_model.volumes.request import VolumeRequest
 
@@ -55,22 +55,12 @@ _REMEMBERED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyLayer:
-    """A layer that is on this node: where it lands, the digest and length of its layer file, and its tar index where it is at hand."""
-
-    placement: Placement
-    content: Digest
-    size: int
-    entries: tuple[TarEntry, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ReadyModel:
-    """A model all of whose wanted layers are on this node, lowest first."""
+    """A model all of whose layers, lowest first, are on this node, but for raw ones that nothing in the view needs."""
 
     manifest: Digest
     format: str
-    layers: tuple[ReadyLayer, ...]
+    layers: tuple[Layer, ...]
 
 
 class ModelFlight(Flight[ReadyModel]):
@@ -113,12 +103,18 @@ class Models:
         known = self._load(manifest)
         if known is None:
             return None
-        layers: list[ReadyLayer] = []
-        for placement in wanted(known.layout.placements, selection):
-            record = self._store.state.layer(placement.layer.digest, _compression(placement).value)
-            if record is None or not self._store.content.has(record.content):
-                return None
-            layers.append(ReadyLayer(placement, record.content, record.size))
+        layers: list[Layer] = []
+        missing: set[Digest] = set()
+        for placement in known.layout.placements:
+            layer = self._here(placement)
+            if layer is None:
+                if not isinstance(placement, FilePlacement):
+                    return None
+                layer = unpulled(placement)
+                missing.add(layer.content)
+            layers.append(layer)
+        if missing & (needed(self._store.content, layers, selection) if missing else frozenset()):
+            return None
         return ReadyModel(manifest, known.layout.format, tuple(layers))
 
     def resolved(self, request: VolumeRequest) -> Digest | None:
@@ -174,7 +170,7 @@ class Models:
             flight.manifest = known.digest
             flight.known = known
             flight.guarded = source.authenticated
-            layers = self._pull(flight, source, known, request.selection)
+            layers = self._bring(flight, source, known, request.selection)
             step("pull.layers")
             self._record(request, source, known, layers)
             step("pull.recorded")
@@ -182,8 +178,20 @@ class Models:
             source.close()
         return ReadyModel(known.digest, known.layout.format, layers)
 
-    def _pull(self, flight: ModelFlight, source: Source, known: ModelDocuments, selection: Selection) -> tuple[ReadyLayer, ...]:
-        placements = wanted(known.layout.placements, selection)
+    def _bring(self, flight: ModelFlight, source: Source, known: ModelDocuments, selection: Selection) -> tuple[Layer, ...]:
+        """Pull what the selection needs: all at once where it wants all, else the tars first, whose links may lead to raw layers."""
+        placements = known.layout.placements
+        first = placements if selection == Selection() else [place for place in placements if not isinstance(place, FilePlacement)]
+        brought = self._pull(flight, source, known, first)
+        layers = [brought.get(placement) or unpulled(placement) for placement in placements]  # type: ignore[arg-type]  # tars are brought
+        shown = needed(self._store.content, layers, selection)
+        rest = [layer.placement for layer in layers if layer.content in shown and layer.placement not in brought]
+        brought |= self._pull(flight, source, known, rest)
+        return tuple(brought.get(layer.placement, layer) for layer in layers)
+
+    def _pull(self, flight: ModelFlight, source: Source, known: ModelDocuments, placements: Sequence[Placement]) -> dict[Placement, Layer]:
+        if not placements:
+            return {}
         wants = [_want(placement) for placement in placements]
         mode = self._write_mode(placements)
         guarded = self._guarded(known)
@@ -202,10 +210,10 @@ class Models:
         for want in wants:
             if want.descriptor.digest in guarded:
                 _prove_access(source, want.descriptor)
-        return tuple(
-            ReadyLayer(placement, result.content, result.size, result.entries)
+        return {
+            placement: Layer(placement, result.content, result.size, result.entries)
             for placement, result in zip(placements, results, strict=True)
-        )
+        }
 
     def _guarded(self, known: ModelDocuments) -> frozenset[Digest]:
         """Blobs that others brought here with credentials: naming them in a manifest of one's own gives no right to them."""
@@ -217,7 +225,7 @@ class Models:
         return frozenset(brought)
 
     def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
-        missing = sum(placement.layer.size for placement in placements if not self._has(placement))
+        missing = sum(placement.layer.size for placement in placements if self._here(placement) is None)
         return choose_writes(
             missing,
             available=memory.available_bytes(),
@@ -225,14 +233,19 @@ class Models:
             all_whole_raw=all(isinstance(placement, FilePlacement) and placement.mode == 0o444 for placement in placements),
         )
 
-    def _has(self, placement: Placement) -> bool:
+    def _here(self, placement: Placement) -> Layer | None:
         record = self._store.state.layer(placement.layer.digest, _compression(placement).value)
-        return record is not None and self._store.content.has(record.content)
+        if record is None or not self._store.content.has(record.content):
+            return None
+        return Layer(placement, record.content, record.size)
 
-    def _record(self, request: VolumeRequest, source: Source, known: ModelDocuments, layers: Sequence[ReadyLayer]) -> None:
+    def _record(self, request: VolumeRequest, source: Source, known: ModelDocuments, layers: Sequence[Layer]) -> None:
         """Remember what was pulled: the documents first, so that a record never names what is not on the disk."""
         stored = tuple(self._store.content.add(body, algorithm=digest.algorithm) for digest, body in known.bodies)
-        contents = {(layer.placement.layer.digest, _compression(layer.placement).value): layer.content for layer in layers}
+        has = self._store.content.has
+        contents = {
+            (layer.placement.layer.digest, _compression(layer.placement).value): layer.content for layer in layers if has(layer.content)
+        }
         state = self._store.state
         state.record_model(
             ModelRecord(
@@ -275,19 +288,6 @@ def credentials_for(reference: AnyReference, secrets: Mapping[str, str]) -> tupl
         InvalidRequestError: the secret is malformed; it is not quoted.
     """
     return Keyring.parse_secret(secrets).matching(reference) if isinstance(reference, Reference) else ()
-
-
-def wanted(placements: Sequence[Placement], selection: Selection) -> tuple[Placement, ...]:
-    """The placements that may put something into the view; a layer no file of which is wanted is not pulled."""
-    return tuple(
-        placement
-        for placement in placements
-        if (
-            selection.wants_file(placement.path)
-            if isinstance(placement, FilePlacement)
-            else selection.wants_below(placement.prefix) or placement.whiteouts
-        )
-    )
 
 
 def _prove_access(source: Source, layer: Descriptor) -> None:

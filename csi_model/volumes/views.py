@@ -16,7 +16,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ import structlog
 
 from csi_model.erofs.image import build_image
 from csi_model.errors import BusyError, CsiModelError, UnavailableError
-from csi_model.formats.placement import FilePlacement
 from csi_model.linux import memory
 from csi_model.linux.mountinfo import read_mounts
 from csi_model.mount import views as mounting
@@ -34,9 +32,8 @@ from csi_model.mount.strategy import Strategy, choose_view, is_warm, links_only,
 from csi_model.mount.views import ViewFiles, residency
 from csi_model.store.keylocks import KeyLocks
 from csi_model.store.records import ViewRecord
-from csi_model.tree.layers import FileLayer, TarLayer
-from csi_model.tree.tar import scan
-from csi_model.tree.view import Totals, build, totals
+from csi_model.tree.view import Totals, totals, used
+from csi_model.volumes.trees import tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
     from csi_model.store.store import Store
     from csi_model.tree.nodes import Directory
     from csi_model.tree.view import Selection
-    from csi_model.volumes.models import ReadyLayer, ReadyModel
+    from csi_model.volumes.models import ReadyModel
 
 log = structlog.get_logger(__name__)
 
@@ -227,9 +224,10 @@ class Views:
             self._store.state.forget_view(record.view_id)
 
     def _mount(self, view: View, model: ReadyModel) -> None:
-        sizes = {layer.content: layer.size for layer in model.layers}
+        root = tree_of(self._store.content, model.layers, view.selection)
+        shown = used(root)
+        sizes = {layer.content: layer.size for layer in model.layers if layer.content in shown}
         paths = {content: self._store.content.path(content) for content in sizes}
-        root = build([self._tree_layer(layer) for layer in model.layers], view.selection)
         strategy = self._choose(root, sizes, list(paths.values()))
         if strategy in _FOLDERS:
             files = ViewFiles(view.id, directory=self._folder(view.id))
@@ -270,19 +268,6 @@ class Views:
             cached = residency(paths)
             warm = is_warm(resident=cached.resident, total=cached.total, available=memory.available_bytes())
         return choose_view(self._ladder, all_whole_raw=links_only(root, sizes), pages_warm=warm)
-
-    def _tree_layer(self, layer: ReadyLayer) -> TarLayer | FileLayer:
-        placement = layer.placement
-        if isinstance(placement, FilePlacement):
-            return FileLayer(layer.content, layer.size, placement.path, placement.mode)
-        entries = layer.entries
-        if entries is None:
-            descriptor = self._store.content.open(layer.content)
-            try:
-                entries = scan(partial(_read_at, descriptor), layer.size)
-            finally:
-                os.close(descriptor)
-        return TarLayer(layer.content, entries, placement.whiteouts, placement.prefix, placement.strip)
 
     def _may_switch(self) -> bool:
         return self._ladder.forced is None and self._ladder.works(Strategy.EROFS_DIRECT)
@@ -327,7 +312,3 @@ def _unused(live: _Mounted) -> bool:
 def _largest_files(place: Path) -> tuple[Path, ...]:
     found = [(entry.lstat().st_size, entry) for folder, _, names in os.walk(place) for entry in (Path(folder, name) for name in names)]
     return tuple(path for _, path in sorted(found, key=lambda pair: pair[0], reverse=True)[:_WATCHED_FILES])
-
-
-def _read_at(descriptor: int, offset: int, length: int) -> bytes:
-    return os.pread(descriptor, length, offset)

@@ -13,6 +13,7 @@ from csi_model.oci.reference import parse_reference
 from csi_model.volumes import catalog
 from tests.fakes.models import push_artifact, push_manifest, push_tars, tar_of
 from tests.fakes.registry import Fault
+from tests.formats.manifests import CNCF, model_config
 from tests.volumes.conftest import Node, secret
 
 if TYPE_CHECKING:
@@ -68,6 +69,38 @@ def test_a_layer_that_no_glob_wants_is_not_pulled(node: Node, registry: FakeRegi
     target = node.publish(push_artifact(registry, "llm/raw", {"a.json": b"1", "b.bin": b"22"}), include="*.json")
     assert [path.name for path in target.iterdir()] == ["a.json"]
     assert len(registry.requests("/blobs/")) == 1
+
+
+def test_a_raw_layer_behind_a_link_is_pulled(node: Node, registry: FakeRegistry) -> None:
+    """Where a tar's link leads ``path`` to raw layers, those that are seen through it are pulled, and no other."""
+    import io
+    import tarfile
+
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        link = tarfile.TarInfo("current")
+        link.type, link.linkname = tarfile.SYMTYPE, "v2"
+        archive.addfile(link)
+    layers = [
+        (registry.add_blob(buffer.getvalue(), f"{CNCF}code.v1.tar"), {}),
+        (registry.add_blob(b"one", f"{CNCF}weight.v1.raw"), {"org.cncf.model.filepath": "v1/model.bin"}),
+        (registry.add_blob(b"two", f"{CNCF}weight.v1.raw"), {"org.cncf.model.filepath": "v2/model.bin"}),
+    ]
+    blobs = [layer for layer, _ in layers]
+    config = registry.add_blob(model_config(*(blob.digest for blob in blobs)), f"{CNCF}config.v1+json")
+    document = {
+        "artifactType": f"{CNCF}manifest.v1+json",
+        "config": {"mediaType": config.media_type, "digest": str(config.digest), "size": config.size},
+        "layers": [
+            {"mediaType": blob.media_type, "digest": str(blob.digest), "size": blob.size, "annotations": annotations}
+            for blob, annotations in layers
+        ],
+    }
+    reference = push_manifest(registry, "llm/mixed", document)
+    assert node.publish(reference, path="current").joinpath("model.bin").read_bytes() == b"two"
+    assert not registry.requests(str(blobs[1].digest))
+    assert node.publish(reference, "b", path="current").joinpath("model.bin").read_bytes() == b"two"
+    assert node.publish(reference, "c", path="v1").joinpath("model.bin").read_bytes() == b"one"
 
 
 def test_a_live_volume_is_published_again_without_the_registry(node: Node, registry: FakeRegistry) -> None:
