@@ -81,6 +81,7 @@ def shared_fake() -> Iterator[FakeRegistry]:
 def shared_driver(module_folder: Path, shared_fake: FakeRegistry) -> Iterator[Driver]:
     """A driver that runs for a whole module, which may speak plain HTTP to the module's registry."""
     made = halted_driver(module_folder)
+    made.config["pull"].update({"stallTimeout": "1s", "retries": 2})
     made.config["registries"] = {shared_fake.host: {"plainHttp": True}}
     made.config["layouts"] = {"allowedPrefixes": [f"oci-layout://{module_folder}/layouts/"]}
     made.start()

@@ -108,10 +108,17 @@ class Driver:
         return parent / "mount"
 
     def publish(
-        self, reference: str, name: str = "a", *, secrets: Mapping[str, str] | None = None, timeout: float = 120, **attributes: str
+        self,
+        reference: str,
+        name: str = "a",
+        *,
+        secrets: Mapping[str, str] | None = None,
+        timeout: float = 120,
+        target: Path | None = None,
+        **attributes: str,
     ) -> Path:
         """NodePublishVolume as kubelet calls it for an inline volume; returns the target."""
-        target = self.target(name)
+        target = target or self.target(name)
         context = {"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": name, "csi.storage.k8s.io/pod.namespace": "test"}
         capability = csi_pb2.VolumeCapability(
             mount=csi_pb2.VolumeCapability.MountVolume(),

@@ -1,180 +1,214 @@
-"""Registries that lie and break, and requests that nobody may make: the code, the text, and nothing left behind."""
+"""What goes wrong at registries and in requests, as kubelet sees it: the code, the text with the next step, and nothing left behind."""
 
 from __future__ import annotations
 
-import json
+import gzip
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from csi_model.oci import mediatypes
-from csi_model.oci.digest import Digest
-from tests.fakes.models import push_artifact, push_manifest, push_tars, tar_of
-from tests.fakes.registry import BasicAuth, FakeRegistry, Fault, TokenAuth
+from tests.fakes.models import OCI_TAR, push_artifact, push_manifest, push_tars, tar_of
+from tests.fakes.registry import FakeRegistry, Fault, TokenAuth
 from tests.volumes.conftest import PASSWORD, USER, secret
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from e2e.driver import Driver
 
-DATA = os.urandom(300_000)
-FILES = {"model.bin": DATA}
+Code = grpc.StatusCode
+SIZE = 300_000
+NOWHERE = f"sha256:{'b' * 64}"
 
 
-def _refused(driver: Driver, reference: str, **more: object) -> tuple[grpc.StatusCode, str]:
-    """The code and text of a publish that fails and leaves nothing."""
-    with pytest.raises(grpc.RpcError) as failure:
-        driver.publish(reference, **more)  # type: ignore[arg-type]
-    assert not driver.target("a").exists()
-    assert driver.mounts() == []
-    error = failure.value
-    return error.code(), error.details()
+@pytest.fixture
+def driver(shared_driver: Driver) -> Iterator[Driver]:
+    """The module's driver; whatever a test does with it, nothing unfinished, nothing corrupt and no pod's mount is left."""
+    before = shared_driver.unfinished() if shared_driver.state.exists() else []
+    yield shared_driver
+    for pod in list((shared_driver.kubelet / "pods").iterdir()):
+        if shared_driver.target(pod.name).exists():
+            shared_driver.unpublish(pod.name)
+    assert shared_driver.mounts() == shared_driver.views()
+    assert set(shared_driver.unfinished()) <= set(before)
+    assert shared_driver.corrupt() == []
 
 
-@pytest.mark.parametrize(
-    ("fault", "code", "text"),
-    [
-        (Fault(body=DATA[:-1]), "DATA_LOSS", "300000"),
-        (Fault(body=DATA[:-1] + bytes([DATA[-1] ^ 1])), "DATA_LOSS", "sha256"),
-        (Fault(body=DATA + b"!"), "DATA_LOSS", "300000"),
-        (Fault(status=503), "UNAVAILABLE", "503"),
-        (Fault(status=429, headers={"Retry-After": "0"}), "UNAVAILABLE", "429"),
-        (Fault(hang_up=True), "UNAVAILABLE", ""),
-        (Fault(reset_after=0), "UNAVAILABLE", ""),
-        (Fault(status=404), "NOT_FOUND", ""),
-        (Fault(status=403), "PERMISSION_DENIED", ""),
-        (Fault(status=401), "UNAUTHENTICATED", ""),
-        (Fault(where="/manifests/", status=404), "NOT_FOUND", "llm/raw"),
-        (Fault(where="/manifests/", body=b"{}"), "DATA_LOSS|INVALID_ARGUMENT", ""),
-    ],
-    ids=["truncated", "flipped", "overlong", "503", "429", "hang-up", "reset", "404", "403", "401", "no-tag", "lying-manifest"],
-)
-def test_a_registry_that_fails_for_good(driver: Driver, fake: FakeRegistry, fault: Fault, code: str, text: str) -> None:
-    """Each failure has its code; once the registry is well again the same publish succeeds."""
-    reference = push_artifact(fake, "llm/raw", FILES)
-    fake.add_fault(fault)
-    driver.start()
-    answered, said = _refused(driver, reference)
-    assert answered.name in code.split("|"), said
-    assert text in said
-    fake.faults.clear()
-    assert driver.publish(reference).joinpath("model.bin").read_bytes() == DATA
-    driver.unpublish()
+@pytest.fixture
+def fake(shared_fake: FakeRegistry) -> Iterator[FakeRegistry]:
+    """The module's registry, healthy again after each test."""
+    yield shared_fake
+    shared_fake.faults.clear()
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(status=503, times=2),
-        Fault(status=429, headers={"Retry-After": "1"}, times=1),
-        Fault(reset_after=100_000, times=2),
-        Fault(close_after=100_000, times=2),
-        Fault(stall_after=100_000, times=1),
-        Fault(body=bytes(300_000), times=1),
-    ],
-    ids=["503", "429", "reset", "closed", "stall", "flipped-once"],
-)
-def test_a_registry_that_recovers(driver: Driver, fake: FakeRegistry, fault: Fault) -> None:
-    """A passing failure costs a retry and nothing else."""
-    reference = push_artifact(fake, "llm/raw", FILES)
-    fake.add_fault(fault)
-    driver.config["pull"]["stallTimeout"] = "1s"
-    driver.start()
-    assert driver.publish(reference).joinpath("model.bin").read_bytes() == DATA
-    driver.unpublish()
+@dataclass(frozen=True)
+class Case:
+    """What happens to requests for the blob, how the publish ends, and what its text says."""
+
+    fault: Callable[[bytes], Fault]
+    code: Code
+    says: tuple[str, ...]
+    told: dict[str, Any] = field(default_factory=dict)
+    """What the manifest says of the blob instead of the truth."""
 
 
-def test_a_dropped_compressed_layer_is_resumed_in_the_process(driver: Driver, fake: FakeRegistry) -> None:
-    """A gzip layer whose connection breaks twice goes on from where it was."""
-    import gzip
-
-    tar = tar_of(FILES)
-    packed = gzip.compress(tar, mtime=0)
-    reference = push_tars(fake, "llm/car", packed, media_type="application/vnd.oci.image.layer.v1.tar+gzip", diff_ids=(tar,))
-    fake.add_fault(Fault(reset_after=100_000, times=2, where=str(Digest.of(packed))))
-    driver.start()
-    assert driver.publish(reference).joinpath("model.bin").read_bytes() == DATA
-    assert len([seen for seen in fake.requests(str(Digest.of(packed))) if "range" in seen.headers]) == 2
-    driver.unpublish()
+def _healthy(_: bytes) -> Fault:
+    return Fault(times=0)
 
 
-def test_a_token_that_runs_out_is_renewed(driver: Driver) -> None:
-    """When a token is refused in the middle of a pull, one new token is asked for and the pull goes on."""
-    auth = TokenAuth(users={USER: PASSWORD})
-    with FakeRegistry(auth=auth) as registry:
-        driver.config["registries"] = {registry.host: {"plainHttp": True}}
-        reference = push_artifact(registry, "llm/raw", FILES)
-        registry.add_fault(Fault(status=401, headers={"WWW-Authenticate": f'Bearer realm="{registry.url}/token",service="x"'}, times=1))
-        driver.start()
-        assert driver.publish(reference, secrets=secret(registry.host)).joinpath("model.bin").read_bytes() == DATA
-        driver.unpublish()
-    assert PASSWORD not in driver.log
+CASES = {
+    "truncated": Case(lambda data: Fault(body=data[:-1]), Code.DATA_LOSS, ("299999", "300000")),
+    "closed-early": Case(lambda _: Fault(close_after=0), Code.UNAVAILABLE, ("127.0.0.1",)),
+    "flipped": Case(lambda data: Fault(body=data[:9] + bytes((data[9] ^ 1,)) + data[10:]), Code.DATA_LOSS, ("sha256",)),
+    "overlong": Case(lambda data: Fault(body=data + b"x"), Code.DATA_LOSS, ("300001", "300000")),
+    "overlong-untold": Case(lambda _: Fault(extra=b"x"), Code.DATA_LOSS, ("300000",)),
+    "size-too-small": Case(_healthy, Code.DATA_LOSS, ("299999",), {"size": SIZE - 1}),
+    "size-too-large": Case(_healthy, Code.DATA_LOSS, ("300001",), {"size": SIZE + 1}),
+    "size-negative": Case(_healthy, Code.INVALID_ARGUMENT, ("size",), {"size": -1}),
+    "digest-unknown": Case(_healthy, Code.NOT_FOUND, ("blob",), {"digest": NOWHERE}),
+    "digest-md5": Case(_healthy, Code.INVALID_ARGUMENT, ("md5",), {"digest": f"md5:{'b' * 32}"}),
+    "digest-climbing": Case(_healthy, Code.INVALID_ARGUMENT, ("digest",), {"digest": "sha256:../../../etc/passwd"}),
+    "stalled": Case(lambda _: Fault(stall_after=0), Code.UNAVAILABLE, ("127.0.0.1",)),
+    "hung-up": Case(lambda _: Fault(hang_up=True), Code.UNAVAILABLE, ("127.0.0.1",)),
+    "status-503": Case(lambda _: Fault(status=503), Code.UNAVAILABLE, ("503",)),
+    "status-429": Case(lambda _: Fault(status=429, headers={"Retry-After": "1"}), Code.UNAVAILABLE, ("429",)),
+    "status-403": Case(lambda _: Fault(status=403), Code.PERMISSION_DENIED, ("status-403",)),
+    "status-401": Case(lambda _: Fault(status=401), Code.UNAUTHENTICATED, ("pull secret",)),
+    "circle": Case(lambda _: Fault(redirect="{path}"), Code.UNAVAILABLE, ("redirect",)),
+    "other-range": Case(lambda _: Fault(content_range="bytes 5-9/300000", status=206), Code.DATA_LOSS, ("bytes",)),
+}
 
 
-def test_a_redirect_carries_no_credentials(driver: Driver, fake: FakeRegistry) -> None:
-    """A blob that lies on another host is fetched there, without the registry's Authorization."""
-    with FakeRegistry(auth=BasicAuth({USER: PASSWORD})) as front:
-        driver.config["registries"][front.host] = {"plainHttp": True}
-        reference = push_artifact(front, "llm/raw", FILES)
-        push_artifact(fake, "llm/raw", FILES)
-        front.add_fault(Fault(redirect=f"{fake.url}{{path}}"))
-        driver.start()
-        assert driver.publish(reference, secrets=secret(front.host)).joinpath("model.bin").read_bytes() == DATA
-        assert all("authorization" not in seen.headers for seen in fake.seen)
-        driver.unpublish()
-
-
-def test_a_manifest_that_lies_about_sizes(driver: Driver, fake: FakeRegistry) -> None:
-    """A layer that is longer or shorter than its manifest says is refused."""
-    blob = fake.add_blob(DATA)
+@pytest.mark.parametrize("name", CASES)
+def test_a_fault_that_stays_is_named(driver: Driver, fake: FakeRegistry, name: str) -> None:
+    """It ends in the code that fits, with a text that says what was wrong; once it is mended the same pod gets its model."""
+    case, data = CASES[name], os.urandom(SIZE)
+    blob = fake.add_blob(data)
+    layer = {"mediaType": "application/x", "digest": str(blob.digest), "size": SIZE, "annotations": {"org.opencontainers.image.title": "m"}}
     config = fake.add_blob(b"{}", mediatypes.OCI_EMPTY)
-    for size in (len(DATA) - 1, len(DATA) + 1):
-        layer = {
-            "mediaType": blob.media_type,
-            "digest": str(blob.digest),
-            "size": size,
-            "annotations": {"org.opencontainers.image.title": "model.bin"},
-        }
-        described = {"mediaType": config.media_type, "digest": str(config.digest), "size": config.size}
-        document = {"artifactType": "application/x-test", "config": described, "layers": [layer]}
-        reference = push_manifest(fake, "llm/liar", json.loads(json.dumps(document)), tag=f"v{size}")
-        if driver.process is None:
-            driver.start()
-        assert _refused(driver, reference)[0] is grpc.StatusCode.DATA_LOSS
+    described = {"mediaType": mediatypes.OCI_EMPTY, "digest": str(config.digest), "size": 2}
+    document = {"artifactType": "application/x-test", "config": described, "layers": [{**layer, **case.told}]}
+    fake.add_fault(case.fault(data))
+    code, text = driver.refused(push_manifest(fake, f"llm/{name}", document))
+    assert (code, [part for part in case.says if part not in text]) == (case.code, []), text
+    print(f"{name}: {code.name}: {text}")
+    fake.faults.clear()
+    assert driver.publish(push_artifact(fake, f"llm/{name}", {"m": data}), pullPolicy="Always").joinpath("m").read_bytes() == data
 
 
-@pytest.mark.parametrize(
-    ("reference", "attributes", "code", "text"),
-    [
-        ("oci-layout:///etc:v1", {}, "PERMISSION_DENIED|INVALID_ARGUMENT", "allowedPrefixes"),
-        ("oci-layout+simplecache::file:///srv/x:v1", {}, "INVALID_ARGUMENT", "::"),
-        ("r.example/a:v1", {"insecure": "true"}, "INVALID_ARGUMENT", "insecure"),
-        ("r.example/a:v1", {"path": "../.."}, "INVALID_ARGUMENT", ".."),
-        ("r.example/UPPER:v1", {}, "INVALID_ARGUMENT", "capitals"),
-        ("", {}, "INVALID_ARGUMENT", "reference"),
-    ],
-    ids=["layout", "chain", "attribute", "path", "capitals", "missing"],
-)
-def test_requests_that_nobody_may_make(driver: Driver, reference: str, attributes: dict[str, str], code: str, text: str) -> None:
-    """Each is refused with a text that names the thing, beside the keys that kubelet adds."""
-    driver.start()
-    answered, said = _refused(driver, reference, **attributes)
-    assert answered.name in code.split("|"), said
-    assert text in said
+PASSING = {
+    "truncated-once": lambda data: Fault(body=data[: SIZE // 2], times=1),
+    "flipped-once": lambda data: Fault(body=bytes(SIZE), times=1),
+    "closed-early": lambda _: Fault(close_after=100_000, times=2),
+    "reset": lambda _: Fault(reset_after=100_000, times=2),
+    "stalled": lambda _: Fault(stall_after=100_000, times=1),
+    "hung-up": lambda _: Fault(hang_up=True, times=1),
+    "range-ignored": lambda _: Fault(close_after=200_000, ignore_range=True, times=2),
+    "status-503": lambda _: Fault(status=503, times=2),
+    "status-429": lambda _: Fault(status=429, headers={"Retry-After": "1"}, times=1),
+    "slow-drip": lambda _: Fault(drip=(30_000, 0.3), times=1),
+}
 
 
-def test_a_layout_under_an_allowed_prefix(driver: Driver, folder: Path) -> None:
-    """An OCI layout that the configuration allows is published like a registry's model."""
-    from e2e import packing
+@pytest.mark.parametrize("name", PASSING)
+@pytest.mark.parametrize("packed", ["raw", "gzip"])
+def test_a_fault_that_passes_is_not_seen(driver: Driver, fake: FakeRegistry, name: str, packed: str) -> None:
+    """The publish succeeds after the driver's own retries, for what is stored as it comes and for what is decoded."""
+    data = os.urandom(SIZE)
+    if packed == "raw":
+        reference = push_artifact(fake, f"ok/{packed}-{name}", {"m": data})
+        blob = data
+    else:
+        tar = tar_of({"m": data})
+        blob = gzip.compress(tar, 1)
+        reference = push_tars(fake, f"ok/{packed}-{name}", blob, media_type=f"{OCI_TAR}+gzip", diff_ids=(tar,))
+    fault = PASSING[name](blob)
+    from csi_model.oci.digest import Digest
 
-    model = folder / "model"
-    model.mkdir()
-    (model / "model.bin").write_bytes(DATA)
-    layout = packing.write_layout(folder / "layouts" / "tiny", model)
-    driver.config["layouts"] = {"allowedPrefixes": [f"oci-layout://{folder}/layouts/"]}
-    driver.start()
-    assert driver.publish(f"oci-layout://{layout}:v1").joinpath("model.bin").read_bytes() == DATA
-    driver.unpublish()
+    fault.where = str(Digest.of(blob))
+    fake.add_fault(fault)
+    assert driver.publish(reference).joinpath("m").read_bytes() == data
+    assert fault.times == 0
+
+
+def test_a_token_that_runs_out_in_mid_pull_is_renewed(driver: Driver, fake: FakeRegistry) -> None:
+    """A 401 in the middle of a model costs one new token, and the volume does not notice."""
+    files = {f"m{number}": os.urandom(SIZE) for number in range(3)}
+    fake.auth = TokenAuth(users={USER: PASSWORD})
+    try:
+        reference = push_artifact(fake, "team/tokens", files)
+        fake.add_fault(Fault(close_after=SIZE // 2, times=3))
+        fake.add_fault(Fault(where="/blobs/", status=401, headers={"WWW-Authenticate": f'Bearer realm="{fake.url}/token"'}, times=1))
+        target = driver.publish(reference, secrets=secret(fake.host))
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == files
+        assert fake.auth.issued >= 2
+    finally:
+        fake.auth = None
+
+
+def test_a_redirect_to_another_host_takes_no_password_along(driver: Driver, fake: FakeRegistry) -> None:
+    """Blobs behind a redirect to storage are fetched there, and no Authorization header goes to it."""
+    data = os.urandom(SIZE)
+    fake.auth = TokenAuth(users={USER: PASSWORD})
+    try:
+        with FakeRegistry() as storage:
+            reference = push_artifact(fake, "team/redirected", {"m": data})
+            storage.add_blob(data)
+            fake.add_fault(Fault(redirect=f"http://localhost:{storage.port}{{path}}"))
+            target = driver.publish(reference, secrets=secret(fake.host))
+            assert target.joinpath("m").read_bytes() == data
+            assert [seen.headers.get("authorization") for seen in storage.requests("/blobs/")] == [None]
+    finally:
+        fake.auth = None
+
+
+REFUSED = {
+    "a layout that is not allowed": ({"reference": "oci-layout:///etc:v1"}, Code.PERMISSION_DENIED, "layouts.allowedPrefixes"),
+    "a layout that climbs": ({"reference": "oci-layout://{allowed}/../../etc:v1"}, Code.INVALID_ARGUMENT, ".."),
+    "a chain of filesystems": ({"reference": "oci-layout+zip://x::file:///etc/x.zip:v1"}, Code.INVALID_ARGUMENT, "::"),
+    "an unknown attribute": ({"insecure": "true"}, Code.INVALID_ARGUMENT, "'insecure'"),
+    "a password in the reference": ({"reference": "user:word@registry.example/x:v1"}, Code.INVALID_ARGUMENT, "reference"),
+    "no reference": ({"reference": ""}, Code.INVALID_ARGUMENT, "'reference' is missing"),
+    "an unknown pull policy": ({"pullPolicy": "Sometimes"}, Code.INVALID_ARGUMENT, "IfNotPresent"),
+    "a path that climbs": ({"path": "/a/../../etc"}, Code.INVALID_ARGUMENT, "path"),
+    "a path that is not there": ({"path": "/models"}, Code.NOT_FOUND, "holds 'm'"),
+    "a tag that is not there": ({"reference": "{host}/llm/attributes:v2"}, Code.NOT_FOUND, "v2"),
+    "a registry that nobody answers at": ({"reference": "127.0.0.1:9/x:v1"}, Code.UNAVAILABLE, "127.0.0.1:9"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_bad_request_is_refused_by_name(driver: Driver, fake: FakeRegistry, name: str) -> None:
+    """Beside the keys that kubelet adds, an attribute that cannot be granted ends in its code and a text that names it."""
+    given, code, says = REFUSED[name]
+    good = push_artifact(fake, "llm/attributes", {"m": b"weights"})
+    wanted = {"reference": good, **given}
+    wanted = {key: value.format(host=fake.host, allowed=f"{driver.folder.parent}/layouts") for key, value in wanted.items()}
+    got, text = driver.refused(wanted.pop("reference"), **wanted)
+    assert (got, says in text) == (code, True), text
+    print(f"{name}: {got.name}: {text}")
+
+
+def test_kubelets_and_the_provisioners_keys_are_no_attributes(driver: Driver, fake: FakeRegistry) -> None:
+    """What the cluster adds to a volume's context, known or not, is not taken for a wrong attribute."""
+    keys = {"storage.kubernetes.io/csiProvisionerIdentity": "1-csi-model", "csi.storage.k8s.io/pv/name": "pvc-1", "csi.storage.k8s.io/new": ""}
+    assert driver.publish(push_artifact(fake, "llm/keys", {"m": b"weights"}), **keys).joinpath("m").exists()
+
+
+def test_a_target_outside_kubelets_directory_is_refused(driver: Driver, fake: FakeRegistry) -> None:
+    """Neither a path elsewhere nor one that leads through a symlink becomes a mount point."""
+    reference = push_artifact(fake, "llm/attributes", {"m": b"weights"})
+    outside = driver.folder / "outside"
+    outside.mkdir()
+    link = driver.kubelet / "pods" / "link"
+    link.symlink_to(outside)
+    for target in (outside / "mount", link / "mount", driver.kubelet / "pods" / ".." / ".." / "outside" / "mount"):
+        with pytest.raises(grpc.RpcError) as failure:
+            driver.publish(reference, target=target)
+        assert failure.value.code() is Code.INVALID_ARGUMENT
+    assert list(outside.iterdir()) == []
+    link.unlink()

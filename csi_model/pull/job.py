@@ -125,7 +125,7 @@ class Job:
             CorruptContentError: wrong both times; nothing is kept.
             NoSpaceError: the disk is full; nothing is kept.
             UnsupportedError: it cannot be decoded; nothing is kept.
-            UnavailableError and the source's other errors: the ingest is kept for the next attempt.
+            UnavailableError and the source's other errors: what resumes is kept for the next attempt, which is the ingest of a raw layer.
         """
         if not self._layer.size:
             return self._empty(fetched)
@@ -138,8 +138,9 @@ class Job:
                 result = self._attempt_twice(ingest, compression)
                 fetched()
                 ingest.commit(result.content, result.size)
-            except NoSpaceError:
-                ingest.discard()
+            except BaseException as error:
+                if isinstance(error, NoSpaceError) or compression is not Compression.NONE:
+                    ingest.discard()  # what was decoded so far does not resume
                 raise
         return result
 

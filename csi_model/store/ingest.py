@@ -43,8 +43,8 @@ class Ingest:
         ingest/<blob hex>-<decoding>/data    what has been written so far
         ingest/<blob hex>-<decoding>/*       whatever else its writer needs to resume
 
-    The writer opens ``path`` as it likes. Leaving the session without ``commit`` or ``discard`` keeps everything for the next session of
-    the same key, in this process or after a crash. What is found then is a hint and not a promise: a power cut may have lost bytes in
+    The writer opens ``path`` as it likes. Leaving the session without ``commit`` or ``discard`` keeps what was written, unless that is
+    nothing, for the next session of the same key, in this process or after a crash. What is found then is a hint and not a promise: a power cut may have lost bytes in
     the middle while the length stayed, so it is to be hashed again.
 
     ``commit`` passes these moments, and a crash after each leaves: *checked*, *sealed*, *synced*: an ingest that resumes; *renamed*: either
@@ -83,6 +83,9 @@ class Ingest:
                 yield ingest
             finally:
                 with suppress(OSError):  # what is not empty is for the next session; what is gone was committed
+                    if not ingest.path.stat().st_size:
+                        ingest.path.unlink()
+                with suppress(OSError):
                     directory.rmdir()
 
     def length(self) -> int:
