@@ -7,6 +7,7 @@ pulls and records, and that goes on when its caller's deadline has passed.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_model.errors import NotFoundError, StillPullingError, UnavailableError
+from csi_model.errors import CorruptContentError, NotFoundError, StillPullingError, UnavailableError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
-from csi_model.oci.reference import Reference
+from csi_model.oci.reference import Reference, parse_reference
 from csi_model.pull.puller import LayerWant, Puller
 from csi_model.registry.credentials import Keyring
 from csi_model.steps import step
@@ -50,6 +51,7 @@ log = structlog.get_logger(__name__)
 
 _LAYER_LINGER = 1.0
 """Lingering is the model flight's business; layers stop soon after the last flight that wants them."""
+_PROOF_STEP = 1 << 20
 _REMEMBERED = 64
 """Manifests whose documents are kept parsed in memory."""
 
@@ -71,7 +73,8 @@ class ModelFlight(Flight[ReadyModel]):
         self.manifest: Digest | None = None
         self.known: ModelDocuments | None = None
         self.pull: Pull | None = None
-        self.guarded = False
+        self.repository: str | None = None
+        """Set when the repository wanted credentials."""
 
     def progress(self) -> Progress | None:
         """How far the bytes are; None before the first layer is asked for."""
@@ -127,21 +130,27 @@ class Models:
         digest = request.reference.digest
         return digest if digest is not None and self._load(digest) is not None else None
 
-    def authorise(self, request: VolumeRequest, manifest: Digest, credentials: Sequence[Credential]) -> None:
-        """See to it that these credentials may read a manifest that is here already: if it was pulled with credentials, ask the registry.
+    def may_have(self, request: VolumeRequest, manifest: Digest, credentials: Sequence[Credential]) -> bool:
+        """Whether a model that is here may be handed out for this request as it is; if not, it has to be fetched.
+
+        One that was pulled with credentials is handed out when the repository that delivered it accepts the request's. Another
+        repository's word that it has the manifest is worth nothing, for its owner may just know the digest.
 
         Raises:
-            UnauthenticatedError, DeniedError: they may not.
-            UnavailableError: the registry cannot be asked now.
+            UnauthenticatedError, DeniedError: the repository does not accept them.
+            UnavailableError: it cannot be asked now.
         """
         record = self._store.state.model(manifest)
         if record is not None and not record.authenticated:
-            return
+            return True
+        if _repository(str(request.reference)) not in self._repositories().get(manifest, ()):
+            return False
         source = self._connector.connect(request.reference, credentials)
         try:
             source.resolve(dataclasses.replace(request.reference, digest=manifest))
         finally:
             source.close()
+        return True
 
     def fetch(self, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None = None) -> ModelFlight:
         """The flight that gets the model here; ``pinned`` is the manifest that the volume must have, whatever the tag says by now.
@@ -169,8 +178,8 @@ class Models:
             known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest
             flight.known = known
-            flight.guarded = source.authenticated
-            layers = self._bring(flight, source, known, request.selection)
+            flight.repository = _repository(str(request.reference)) if source.authenticated else None
+            layers = self._bring(flight, source, known, request)
             step("pull.layers")
             self._record(request, source, known, layers)
             step("pull.recorded")
@@ -178,23 +187,23 @@ class Models:
             source.close()
         return ReadyModel(known.digest, known.layout.format, layers)
 
-    def _bring(self, flight: ModelFlight, source: Source, known: ModelDocuments, selection: Selection) -> tuple[Layer, ...]:
+    def _bring(self, flight: ModelFlight, source: Source, known: ModelDocuments, request: VolumeRequest) -> tuple[Layer, ...]:
         """Pull what the selection needs: all at once where it wants all, else the tars first, whose links may lead to raw layers."""
-        placements = known.layout.placements
+        placements, selection, repository = known.layout.placements, request.selection, _repository(str(request.reference))
         first = placements if selection == Selection() else [place for place in placements if not isinstance(place, FilePlacement)]
-        brought = self._pull(flight, source, known, first)
+        brought = self._pull(flight, source, repository, first)
         layers = [brought.get(placement) or unpulled(placement) for placement in placements]  # type: ignore[arg-type]  # tars are brought
         shown = needed(self._store.content, layers, selection)
         rest = [layer.placement for layer in layers if layer.content in shown and layer.placement not in brought]
-        brought |= self._pull(flight, source, known, rest)
+        brought |= self._pull(flight, source, repository, rest)
         return tuple(brought.get(layer.placement, layer) for layer in layers)
 
-    def _pull(self, flight: ModelFlight, source: Source, known: ModelDocuments, placements: Sequence[Placement]) -> dict[Placement, Layer]:
+    def _pull(self, flight: ModelFlight, source: Source, repository: str, placements: Sequence[Placement]) -> dict[Placement, Layer]:
         if not placements:
             return {}
         wants = [_want(placement) for placement in placements]
         mode = self._write_mode(placements)
-        guarded = self._guarded(known)
+        guarded = self._guarded(repository)
         with self._puller.pull(source, wants, write_mode=mode) as pull:
             flight.pull = pull
             flight.describe = lambda: f"{source.name}: {pull.progress()}"
@@ -215,14 +224,24 @@ class Models:
             for placement, result in zip(placements, results, strict=True)
         }
 
-    def _guarded(self, known: ModelDocuments) -> frozenset[Digest]:
-        """Blobs that others brought here with credentials: naming them in a manifest of one's own gives no right to them."""
-        others = [model for model in self._store.state.models() if model.authenticated and model.manifest != known.digest]
+    def _guarded(self, repository: str) -> frozenset[Digest]:
+        """Blobs that others brought here with credentials out of other repositories: naming them in a manifest gives no right to them."""
+        delivered = self._repositories()
+        others = [
+            model for model in self._store.state.models() if model.authenticated and repository not in delivered.get(model.manifest, ())
+        ]
         brought = {layer.blob for model in others for layer in model.layers}
         for flight in self._flights.under_way():
-            if flight.known is not None and flight.guarded and flight.known.digest != known.digest:
+            if flight.known is not None and flight.repository not in {None, repository}:
                 brought.update(layer.digest for layer in flight.known.manifest.layers)
         return frozenset(brought)
+
+    def _repositories(self) -> dict[Digest, set[str]]:
+        """The repositories that have delivered each manifest."""
+        found: dict[Digest, set[str]] = {}
+        for resolution in self._store.state.resolutions():
+            found.setdefault(resolution.manifest, set()).add(_repository(resolution.reference))
+        return found
 
     def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
         missing = sum(placement.layer.size for placement in placements if self._here(placement) is None)
@@ -291,18 +310,31 @@ def credentials_for(reference: AnyReference, secrets: Mapping[str, str]) -> tupl
 
 
 def _prove_access(source: Source, layer: Descriptor) -> None:
-    """Have the source deliver one byte of a blob that is here already: whoever may not read it there may not read it here.
+    """Have the source deliver all of a blob that is here already: whoever cannot read it there may not read it here.
+
+    Less than all would not do: whoever names the blob may run the registry that answers, and know its digest and a part of it.
 
     Raises:
         NotFoundError, UnauthenticatedError, DeniedError: it is not theirs.
+        CorruptContentError: what they have under its name is something else.
     """
-    if layer.size == 0:
-        return
-    reader = source.open(layer, length=1)
+    sums = hashlib.new(layer.digest.algorithm)
+    buffer = memoryview(bytearray(min(layer.size, _PROOF_STEP)))
+    reader = source.open(layer)
     try:
-        reader.readinto(memoryview(bytearray(1)))
+        while count := reader.readinto(buffer):
+            sums.update(buffer[:count])
     finally:
         reader.close()
+    if sums.hexdigest() != layer.digest.hex:
+        msg = f"{source.name} delivers something else as {layer.digest}, which another repository brought here with credentials"
+        raise CorruptContentError(msg)
+
+
+def _repository(reference: str) -> str:
+    """What a reference says before its tag and digest: the unit in which registries grant access."""
+    parsed = parse_reference(reference)
+    return parsed.name if isinstance(parsed, Reference) else parsed.url
 
 
 def _compression(placement: Placement) -> Compression:

@@ -239,9 +239,7 @@ class Volumes:
             view = View(manifest, request.selection)
             mounted = self._views.is_mounted(view)
             model = None if mounted else self._models.find(manifest, request.selection)
-            if mounted or model is not None:
-                if not granted:
-                    self._models.authorise(request, manifest, credentials)
+            if (mounted or model is not None) and (granted or self._models.may_have(request, manifest, credentials)):
                 return view, model
         flight = self._models.fetch(request, credentials, pinned)
         try:
