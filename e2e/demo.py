@@ -136,4 +136,8 @@ def timed(what: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nStopped; everything that the demo had started is gone.")
+        sys.exit(130)

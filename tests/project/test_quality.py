@@ -97,3 +97,15 @@ def test_no_file_names_a_machine() -> None:
     homes = re.compile(rb"/(?:home|Users)/[a-z]\w*/|" + re.escape(bytes(ROOT.parent)) + rb"/(?!\s)") if len(ROOT.parent.parts) > 1 else None
     found = [str(path.relative_to(ROOT)) for path in _tracked() if homes and homes.search(path.read_bytes())]
     assert not found
+
+
+def test_no_file_names_a_package_host() -> None:
+    """No tracked file says where packages come from: that is for the environment to say."""
+    hosts = re.compile(
+        rb"(?:pypi|pythonhosted|npmjs|crates|golang|debian|ubuntu)[.](?:org|com|io|net)|--?(?:extra-)?index-url|goproxy=", re.IGNORECASE
+    )
+    allowed = {ROOT / "tests" / "project" / "test_quality.py"}
+    found = {
+        str(path.relative_to(ROOT)): match[0] for path in _tracked() if path not in allowed and (match := hosts.search(path.read_bytes()))
+    }
+    assert not found
