@@ -64,7 +64,7 @@ def _check_node(path: bytes, node: Node, layers: Mapping[Digest, bytes]) -> None
         assert not wanted or _mapped(path) == wanted
     elif isinstance(node, Symlink):
         assert stat.S_ISLNK(status.st_mode)
-        assert os.fsencode(Path(os.fsdecode(path)).readlink()) == node.target
+        assert os.readlink(path) == node.target  # noqa: PTH115  (Path.readlink turns "./" into ".")
     else:
         assert status.st_mode == stat.S_IFDIR | node.mode
 
