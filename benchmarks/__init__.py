@@ -1,1 +1,1 @@
-"""Benchmarks: the driver against what its users would pick instead."""
+"""Benchmarks: csi-model beside what a user has today, on generated models served by a real registry. Run by ``make bench``."""

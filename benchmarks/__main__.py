@@ -1,110 +1,137 @@
-"""``python -m benchmarks``: pull, mount and read generated models with every contender, in interleaved rounds.
-
-Writes docs/performance.json, the table in docs/performance.md between its markers, and docs/performance.png.
-"""
+"""``python -m benchmarks``: generate models, serve them, run everybody in turn, write docs/performance.md's tables and the plot."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import datetime as dt
 import json
 import os
-import platform
 import shutil
-import statistics
-import tempfile
+import signal
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from benchmarks import contenders, report
-from benchmarks.models import VARIANTS, Variant, push, weights
-from e2e.registry import running_registry
+from benchmarks import contestants, machine, node, report
+from benchmarks.generate import MANY_TARS, RAW, TAR, VARIANTS, RegistryFolder, generate
+from e2e.registry import Registry, running_registry
 
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "csi-model-benchmarks"
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RESULTS = Path(__file__).parent / "results.json"
+_NODE = {"latency": node.publish_latency, "memory": node.pull_memory, "reading": node.reading}
 
 
-def main() -> None:
-    """Parse the options, run the rounds, write the report."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("--size", type=float, default=4, help="GiB of each model")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", default=[variant.name for variant in VARIANTS], help="packings to compare")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room for three times the size")
-    options = parser.parse_args()
-    size = int(options.size * (1 << 30))
-    programs = contenders.containerd_programs(CACHE)
-    results: dict[str, dict[str, list[dict[str, object]]]] = {}
+def main() -> int:
+    """Run what the command line asks for."""
+    options = _options()
+    if os.environ.get("CSI_MODEL_BENCH_NAMESPACE") is None:
+        # Mounts of a run that was killed vanish with its mount namespace.
+        os.environ["CSI_MODEL_BENCH_NAMESPACE"] = "private"
+        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "benchmarks", *sys.argv[1:]])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if options.report:
+        report.write(results)
+        return 0
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="cm-bench-", dir=options.folder))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        sparse = folder / "sparse" / "zeros"
-        sparse.parent.mkdir()
-        registry = stack.enter_context(running_registry(folder / "registry"))
-        for variant in VARIANTS:
-            if variant.name not in options.only:
-                continue
-            print(f"== {variant.name}: generating {options.size:g} GiB", flush=True)
-            reference = push(registry.host, f"bench/{variant.name.replace(' ', '-')}", variant, size)
-            rows: dict[str, list[dict[str, object]]] = {}
-            for number in range(options.rounds):
-                for name in _contenders(variant, programs):
-                    contenders.fill_page_cache(sparse)
-                    figures = _run(name, folder / f"run-{number}-{name}", reference, variant, programs)
-                    rows.setdefault(name, []).append({**asdict(figures), "durable": figures.durable, "all_read": figures.all_read})
-                    print(
-                        f"  {number} {name:12} {figures.pulled:6.2f} + {figures.synced:4.2f} sync, read {figures.read:5.2f},"
-                        f" cpu {figures.cpu:5.2f} s, written {figures.written / size:4.2f}, rss {figures.peak >> 20} MiB {figures.note}",
-                        flush=True,
-                    )
-            results[variant.name] = rows
-            shutil.rmtree(folder / "registry" / "data" / "docker" / "registry" / "v2" / "blobs", ignore_errors=True)
-    document = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} cores, {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') >> 30} GiB, Linux {platform.release()}, Python {platform.python_version()}",
-        "load": os.getloadavg()[1],
-        "gib": options.size,
-        "rounds": options.rounds,
-        "sha256": _sha256_per_gib(),
-        "results": results,
+        if not options.keep:
+            stack.callback(shutil.rmtree, work, ignore_errors=True)
+        registry = stack.enter_context(running_registry(work / "registry"))
+        size = int(options.size * 2**30)
+        variants = [variant for variant in VARIANTS if variant in options.only]
+        if variants:
+            results["rounds"] = {**_facts(size, options.rounds), **_rounds(registry, work, size, variants, options)}
+        for name in (name for name in _NODE if name in options.only):
+            print(f"{name} …", flush=True)
+            results[name] = {**_facts(size, 1), **_NODE[name](registry, work, size)}
+            print(json.dumps(results[name]), flush=True)
+    if options.save:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        report.write(results)
+    return 0
+
+
+def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Everybody on every variant, one after another, ``options.rounds`` times."""
+    everybody: list[contestants.Contestant] = [contestants.Ours(), contestants.OursDirect()]
+    version = None
+    if "containerd" not in options.without:
+        containerd = contestants.Containerd(_cache())
+        everybody.append(containerd)
+        version = containerd.version
+    everybody += [contestants.Curl(), contestants.Skopeo()]
+    folder = RegistryFolder(work / "registry")
+    memory = machine.Memory(work)
+    runs: list[dict[str, Any]] = []
+    models = {variant: generate(folder, variant, size) for variant in variants}
+    for turn in range(options.rounds):
+        for variant in variants:
+            model = models[variant]
+            for who in everybody:
+                if not _takes_part(who, variant) or who.name in options.without:
+                    continue
+                with contestants.scratch(work) as place:
+                    memory.fill(folder.path(blob.digest) for blob in model.blobs)
+                    load = machine.load()
+                    result = who.run(registry.host, model, place)
+                run = {"round": turn, "variant": variant, "who": who.name, "load": load, **asdict(result)}
+                runs.append(run)
+                print(
+                    f"round {turn + 1} {variant:10} {who.name:18} ready {result.ready:6.2f} sync {result.synced:5.2f} read {result.read:5.2f} "
+                    f"cpu {result.used.cpu:6.2f} peak {result.used.peak >> 20} MiB written {result.used.written / model.weights:.3f}",
+                    flush=True,
+                )
+    return {
+        "containerd": version,
+        "igzip": shutil.which("igzip") is not None,
+        "bytes": {variant: [model.bytes, model.weights] for variant, model in models.items()},
+        "sha256": node.sha256_cpu(),
+        "runs": runs,
     }
-    (ROOT / "docs" / "performance.json").write_text(json.dumps(document, indent=1) + "\n")
-    report.write(document, ROOT / "docs")
 
 
-def _contenders(variant: Variant, programs: Path | None) -> list[str]:
-    names = ["csi-model"]
-    if variant.encoding == "raw":
-        names.append("curl+openssl")
-    elif programs is not None:
-        names.append("containerd")
-    return [*names, "skopeo"] if shutil.which("skopeo") else names
+def _takes_part(who: contestants.Contestant, variant: str) -> bool:
+    if variant == RAW:
+        return not isinstance(who, contestants.Containerd)
+    if isinstance(who, contestants.OursDirect):
+        return variant in {TAR, MANY_TARS}
+    return not isinstance(who, contestants.Curl)
 
 
-def _run(name: str, folder: Path, reference: str, variant: Variant, programs: Path | None) -> contenders.Figures:
-    if name == "csi-model":
-        return contenders.run_driver(folder, reference, path="" if variant.encoding == "raw" else "/models")
-    if name == "containerd":
-        assert programs is not None
-        return contenders.run_containerd(folder, programs, reference)
-    if name == "skopeo":
-        return contenders.run_skopeo(folder, reference)
-    return contenders.run_curl(folder, reference)
+def _facts(size: int, rounds: int) -> dict[str, Any]:
+    return {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine.describe(),
+        "load": machine.load(),
+        "size": size,
+        "rounds": rounds,
+        "began": time.time(),
+    }
 
 
-def _sha256_per_gib() -> float:
-    """CPU seconds that hashing a gibibyte takes here, alone."""
-    data = weights(64 << 20, 1)
-    times = []
-    for _ in range(5):
-        began = time.process_time()
-        hashlib.sha256(data)
-        times.append(time.process_time() - began)
-    return statistics.median(times) * 16
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "csi-model-bench" / contestants.CONTAINERD
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--size", type=float, default=4.0, metavar="GIB", help="bytes of each model (default 4)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--only", nargs="+", choices=(*VARIANTS, *_NODE), default=(*VARIANTS, *_NODE), help="what to measure (default all)")
+    parser.add_argument("--without", nargs="+", default=(), help="who does not take part, such as skopeo")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp/csi-model-bench"), help="where models and stores are made")
+    parser.add_argument("--keep", action="store_true", help="keep the generated models for the next time")
+    parser.add_argument("--no-save", dest="save", action="store_false", help="print only: leave results and documents as they are")
+    parser.add_argument("--report", action="store_true", help="measure nothing: write the documents from the last results")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
