@@ -91,7 +91,9 @@ class RegistryHost(_Section):
 class Pull(_Section):
     """How models are pulled."""
 
-    active_blobs: Count = Field(default=4, ge=1, le=64, description="Layers that are downloaded from one registry host at the same time, over all pulls.")
+    active_blobs: Count = Field(
+        default=4, ge=1, le=64, description="Layers that are downloaded from one registry host at the same time, over all pulls."
+    )
     connections_per_blob: Count = Field(
         default=2, ge=1, le=16, description="Range connections that share one layer, where the registry serves ranges."
     )
