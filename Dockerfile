@@ -5,7 +5,7 @@ FROM ${BASE} AS build
 COPY . /src
 RUN python3 -m venv /opt/csi-model \
  && /opt/csi-model/bin/python -m pip install --no-cache-dir --disable-pip-version-check -c /src/constraints.txt /src \
- && /opt/csi-model/bin/python -m pip uninstall --yes pip
+ && /opt/csi-model/bin/python -m pip uninstall --yes --quiet setuptools pip
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="csi-model" \
