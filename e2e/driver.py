@@ -115,7 +115,7 @@ class Driver:
         secrets: Mapping[str, str] | None = None,
         timeout: float = 120,
         target: Path | None = None,
-        **attributes: str,
+        **attributes: Any,
     ) -> Path:
         """NodePublishVolume as kubelet calls it for an inline volume; returns the target."""
         target = target or self.target(name)
@@ -142,7 +142,7 @@ class Driver:
             self.publish(reference, name, **more)
         except grpc.RpcError as error:
             assert not self.target(name).exists()
-            return error.code(), error.details()
+            return error.code(), error.details() or ""
         msg = f"{reference} was published"
         raise AssertionError(msg)
 
@@ -184,9 +184,11 @@ class Driver:
         """What lies in ingest."""
         return [str(path.relative_to(self.state)) for path in (self.state / "ingest").rglob("*")]
 
-    def corrupt(self) -> list[str]:
-        """Contents that are not what their name says."""
-        contents = [path for folder in (self.state / "content").iterdir() for path in folder.iterdir()]
+    def corrupt(self, checked: set[str] | None = None) -> list[str]:
+        """Contents that are not what their name says; those in ``checked`` are not looked at again, and new ones are added to it."""
+        known = checked if checked is not None else set()
+        contents = [path for folder in (self.state / "content").iterdir() for path in folder.iterdir() if path.name not in known]
+        known.update(path.name for path in contents)
         return [str(path) for path in contents if hashlib.new(path.parent.name, path.read_bytes()).hexdigest() != path.name]
 
     def command(self, *arguments: str) -> str:

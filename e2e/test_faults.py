@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from csi_model.oci import mediatypes
+from csi_model.oci.digest import Digest
 from tests.fakes.models import OCI_TAR, push_artifact, push_manifest, push_tars, tar_of
 from tests.fakes.registry import FakeRegistry, Fault, TokenAuth
 from tests.volumes.conftest import PASSWORD, USER, secret
@@ -100,7 +101,7 @@ def test_a_fault_that_stays_is_named(driver: Driver, fake: FakeRegistry, name: s
     assert driver.publish(push_artifact(fake, f"llm/{name}", {"m": data}), pullPolicy="Always").joinpath("m").read_bytes() == data
 
 
-PASSING = {
+PASSING: dict[str, Callable[[bytes], Fault]] = {
     "truncated-once": lambda data: Fault(body=data[: SIZE // 2], times=1),
     "flipped-once": lambda data: Fault(body=bytes(SIZE), times=1),
     "closed-early": lambda _: Fault(close_after=100_000, times=2),
@@ -127,8 +128,6 @@ def test_a_fault_that_passes_is_not_seen(driver: Driver, fake: FakeRegistry, nam
         blob = gzip.compress(tar, 1)
         reference = push_tars(fake, f"ok/{packed}-{name}", blob, media_type=f"{OCI_TAR}+gzip", diff_ids=(tar,))
     fault = PASSING[name](blob)
-    from csi_model.oci.digest import Digest
-
     fault.where = str(Digest.of(blob))
     fake.add_fault(fault)
     assert driver.publish(reference).joinpath("m").read_bytes() == data
@@ -186,7 +185,7 @@ def test_a_bad_request_is_refused_by_name(driver: Driver, fake: FakeRegistry, na
     """Beside the keys that kubelet adds, an attribute that cannot be granted ends in its code and a text that names it."""
     given, code, says = REFUSED[name]
     good = push_artifact(fake, "llm/attributes", {"m": b"weights"})
-    wanted = {"reference": good, **given}
+    wanted: dict[str, Any] = {"reference": good, **given}
     wanted = {key: value.format(host=fake.host, allowed=f"{driver.folder.parent}/layouts") for key, value in wanted.items()}
     got, text = driver.refused(wanted.pop("reference"), **wanted)
     assert (got, says in text) == (code, True), text
@@ -195,7 +194,11 @@ def test_a_bad_request_is_refused_by_name(driver: Driver, fake: FakeRegistry, na
 
 def test_kubelets_and_the_provisioners_keys_are_no_attributes(driver: Driver, fake: FakeRegistry) -> None:
     """What the cluster adds to a volume's context, known or not, is not taken for a wrong attribute."""
-    keys = {"storage.kubernetes.io/csiProvisionerIdentity": "1-csi-model", "csi.storage.k8s.io/pv/name": "pvc-1", "csi.storage.k8s.io/new": ""}
+    keys = {
+        "storage.kubernetes.io/csiProvisionerIdentity": "1-csi-model",
+        "csi.storage.k8s.io/pv/name": "pvc-1",
+        "csi.storage.k8s.io/new": "",
+    }
     assert driver.publish(push_artifact(fake, "llm/keys", {"m": b"weights"}), **keys).joinpath("m").exists()
 
 

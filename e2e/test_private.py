@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -75,7 +75,7 @@ def test_nothing_secret_is_logged(driver: Driver, guarded: Registry, car: Path) 
     """Neither passwords, right or wrong, nor tokens of service accounts reach the log at debug level or any answer."""
     reference = packing.push_image(guarded, "team/secret", car)
     driver.start()
-    tokens = {"csi.storage.k8s.io/serviceAccount.tokens": '{"aud":{"token":"canary-token"}}'}
+    tokens: dict[str, Any] = {"csi.storage.k8s.io/serviceAccount.tokens": '{"aud":{"token":"canary-token"}}'}
     driver.publish(reference, secrets=secret(guarded.host), **tokens)
     _, text = driver.refused(reference, "b", secrets=secret(guarded.host, password="canary-wrong"), **tokens)
     _, malformed = driver.refused(reference, "c", secrets={".dockerconfigjson": '{"auths": {"canary-broken'}, **tokens)

@@ -79,9 +79,7 @@ def _said(times: list[float]) -> str:
     return f"warm publish: p50 {statistics.median(times) * 1000:.1f} ms, p99 {statistics.quantiles(times, n=100)[98] * 1000:.1f} ms"
 
 
-def test_registration_answers_while_200_publishes_wait(
-    driver: Driver, fake: FakeRegistry, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_registration_answers_while_200_publishes_wait(driver: Driver, fake: FakeRegistry, capsys: pytest.CaptureFixture[str]) -> None:
     """Kubelet's GetInfo has its answer within a second though every publish hangs on a silent registry."""
     reference = push_tars(fake, "llm/car", tar_of(FILES))
     fake.add_fault(Fault(where="/blobs/", delay=60))
@@ -109,5 +107,7 @@ def test_registration_answers_while_200_publishes_wait(
         assert max(waits) < 1.0
         codes = {answer.result() for answer in answers}
     with capsys.disabled():
-        print(f"\nGetInfo while 200 publishes wait: {max(waits) * 1000:.0f} ms at most; the publishes ended {sorted(code.name for code in codes)}")
+        print(
+            f"\nGetInfo while 200 publishes wait: {max(waits) * 1000:.0f} ms at most; the publishes ended {sorted(code.name for code in codes)}"
+        )
     assert codes == {grpc.StatusCode.ABORTED}
