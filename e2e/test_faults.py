@@ -194,7 +194,7 @@ def test_a_bad_request_is_refused_by_name(driver: Driver, fake: FakeRegistry, na
 
 def test_kubelets_and_the_provisioners_keys_are_no_attributes(driver: Driver, fake: FakeRegistry) -> None:
     """What the cluster adds to a volume's context, known or not, is not taken for a wrong attribute."""
-    keys = {
+    keys: dict[str, Any] = {
         "storage.kubernetes.io/csiProvisionerIdentity": "1-csi-model",
         "csi.storage.k8s.io/pv/name": "pvc-1",
         "csi.storage.k8s.io/new": "",
