@@ -113,8 +113,8 @@ def generate(registry: RegistryFolder, variant: str, size: int, *, name: str | N
 
     Made in a process of its own, so that its memory goes with it.
     """
-    repository = f"bench/{name or variant}"
-    known = registry.root / f"{repository.replace('/', '-')}-{size}.json"
+    repository = f"bench/{name or variant}-{size >> 20}m"
+    known = registry.root / f"{repository.replace('/', '-')}.json"
     if not known.exists():
         began = time.monotonic()
         arguments = [registry.root, repository, variant, size, seed, MANY if variant == MANY_TARS else layers, known]

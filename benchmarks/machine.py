@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1 << 20
 _TICK = os.sysconf("SC_CLK_TCK")
-_LEFT_FREE = 600 * MEBIBYTE
+_LEFT_FREE = 256 * MEBIBYTE
 
 
 @dataclass(frozen=True, slots=True)

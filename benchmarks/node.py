@@ -90,10 +90,10 @@ def pull_memory(registry: Registry, work: Path, _: int) -> dict[str, Any]:
     zstd = [generate(folder, ZSTD, 128 * MEBIBYTE, name=f"zstd-{number}", seed=1000 * number, layers=2) for number in range(_ZSTD_MODELS)]
     with scratch(work) as place, running_driver(place, registry.host) as driver:
         with ThreadPoolExecutor(_ZSTD_MODELS) as pods:
-            list(pods.map(lambda model: driver.publish(f"{registry.host}/{model.reference}", model.reference[6:-3]), zstd))
+            list(pods.map(lambda model: driver.publish(f"{registry.host}/{model.reference}", model.blobs[0].digest[7:19]), zstd))
         many = _peak(driver)
         for model in zstd:
-            driver.unpublish(model.reference[6:-3])
+            driver.unpublish(model.blobs[0].digest[7:19])
     large = generate(folder, RAW, _LARGE, name="large", layers=1)
     try:
         with scratch(work) as place, running_driver(place, registry.host) as driver:
@@ -196,4 +196,4 @@ def _peak(driver: Driver) -> int:
 
 def _forget(folder: RegistryFolder, digest: str, size: int) -> None:
     folder.path(digest).unlink()
-    (folder.root / f"bench-large-{size}.json").unlink()
+    (folder.root / f"bench-large-{size >> 20}m.json").unlink()

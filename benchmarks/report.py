@@ -24,12 +24,13 @@ def write(results: dict[str, Any]) -> None:
     document = DOCS / "performance.md"
     before, _, rest = document.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    document.write_text(before + BEGIN + "\n" + "\n".join(_sections(results)) + "\n" + END + after)
+    document.write_text(before + BEGIN + "\n" + "\n".join(sections(results)) + "\n" + END + after)
     if "rounds" in results:
         plot(results["rounds"], DOCS / "performance.png")
 
 
-def _sections(results: dict[str, Any]) -> Iterator[str]:
+def sections(results: dict[str, Any]) -> Iterator[str]:
+    """The generated part of the document, line by line."""
     if "rounds" in results:
         yield from _rounds(results["rounds"])
         yield from _goals(results["rounds"])
