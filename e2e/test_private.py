@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,7 +11,7 @@ import pytest
 from csi_model.oci.digest import Digest
 from e2e import packing
 from e2e.registry import running_registry
-from tests.fakes.models import push_tars, tar_of
+from tests.fakes.models import push_artifact, push_tars, tar_of
 from tests.fakes.registry import BasicAuth, FakeRegistry, Fault
 from tests.volumes.conftest import PASSWORD, USER, secret
 
@@ -124,3 +125,36 @@ def test_knowing_a_manifests_digest_gives_no_right_to_it(driver: Driver, two: tu
     attacker.add_manifest("thief/copy", body, tag="v1", media_type=media_type)
     for number, reference in enumerate((f"thief/copy@{Digest.of(body)}", "thief/copy:v1")):
         assert driver.refused(f"{attacker.host}/{reference}", f"b{number}")[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_right_to_one_file_is_no_right_to_the_next(driver: Driver, two: tuple[FakeRegistry, FakeRegistry]) -> None:
+    """An attacker's manifest names a file of theirs and a private one: pulling the first earns no cached copy of the second."""
+    victim, attacker = two
+    driver.start()
+    private = {"config.json": b"{}", "model.bin": FILES["model.bin"]}
+    driver.publish(push_artifact(victim, "team/secret", private), "a", secrets=secret(victim.host))
+    missing = Fault(where=f"/blobs/{Digest.of(private['model.bin'])}", status=404)
+    attacker.add_fault(missing)
+    mixed = push_artifact(attacker, "thief/mixed", {"mine": b"my own", "theirs": private["model.bin"]})
+    driver.publish(mixed, "b", include="mine")
+    assert driver.refused(mixed, "c")[0] is grpc.StatusCode.NOT_FOUND
+    copied = push_artifact(attacker, "thief/copied", private)
+    driver.publish(copied, "d", include="config.json")
+    assert driver.refused(copied, "e")[0] is grpc.StatusCode.NOT_FOUND
+    assert driver.refused(push_artifact(victim, "team/secret", private), "f")[0] is REFUSED, "it is as private as before"
+
+
+def test_what_a_kill_interrupted_is_as_private_as_the_rest(driver: Driver, two: tuple[FakeRegistry, FakeRegistry]) -> None:
+    """A private layer whose pull was killed before its model was recorded, or before it was content, is nobody else's."""
+    victim, attacker = two
+    data = os.urandom(9 << 20)
+    whole = {"model.bin": data}
+    attacker.add_fault(Fault(where=f"/blobs/{Digest.of(data)}", status=404))
+    for step in ("commit.sealed", "commit.durable", "pull.layers"):
+        driver.start(CSI_MODEL_KILL_AT=step)
+        with pytest.raises(grpc.RpcError):
+            driver.publish(push_artifact(victim, "team/secret", whole), "a", secrets=secret(victim.host))
+        assert driver.died()
+        driver.start()
+        assert driver.refused(push_artifact(attacker, "thief/whole", whole), f"b-{step}")[0] is grpc.StatusCode.NOT_FOUND
+        driver.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -40,6 +41,24 @@ _SMALL = 4 * PIECE
 """Layers up to this long are not worth a second thread."""
 
 _SPACE_CHECK = 16 * PIECE
+
+
+UNKNOWN = "?"
+"""The guard of a layer that was here already, brought nobody knows by whom; no repository is called so."""
+
+
+def guard_of(source: Source) -> str | None:
+    """The source's repository if it delivers to credentials only, else None: what it delivers is anybody's."""
+    return source.name if source.authenticated else None
+
+
+def ingest_name(source: Source, compression: Compression) -> str:
+    """Which of a blob's ingests an attempt goes on from: what credentials brought is for the same repository's next attempt alone.
+
+    Else a registry that lacks the blob could have others' bytes completed for it.
+    """
+    guard = guard_of(source)
+    return compression.value if guard is None else f"{compression.value}-{hashlib.sha256(guard.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +134,11 @@ class Job:
         self._meter = meter
         self._host = host_of(source)
 
-    def run(self, fetched: Callable[[], None]) -> LayerResult:
+    def run(self, fetched: Callable[[], None], record: Callable[[LayerResult, str | None], None]) -> LayerResult:
         """Pull, verify and commit the layer; ``fetched`` is called when its last byte is verified and only the disk is left.
+
+        ``record`` is called with the result and whose it is (see ``guard_of``) before the content gets its name: a crash in between
+        leaves a record without content, which says nothing, and never content of which nobody knows who may have it.
 
         Content that turns out wrong is thrown away and pulled once more from its beginning: what was resumed may have been damaged
         by a power failure, and what was delivered by a passing fault.
@@ -128,15 +150,17 @@ class Job:
             UnavailableError and the source's other errors: what resumes is kept for the next attempt, which is the ingest of a raw layer.
         """
         if not self._layer.size:
-            return self._empty(fetched)
+            return self._empty(fetched, record)
         compression = self._compression()
         if compression is Compression.NONE and (adopted := self._adopted()) is not None:
             fetched()
+            record(adopted, UNKNOWN)
             return adopted
-        with self._content.ingest(self._layer.digest, compression.value) as ingest:
+        with self._content.ingest(self._layer.digest, ingest_name(self._source, compression)) as ingest:
             try:
                 result = self._attempt_twice(ingest, compression)
                 fetched()
+                record(result, guard_of(self._source))
                 ingest.commit(result.content, result.size)
             except BaseException as error:
                 if isinstance(error, NoSpaceError) or compression is not Compression.NONE:
@@ -145,7 +169,7 @@ class Job:
         return result
 
     def _adopted(self) -> LayerResult | None:
-        """A raw layer that is content already though nothing is recorded of it: a crash came between, or the database was lost."""
+        """A raw layer that is content already though nothing is recorded of it: another layer's decoding, or the database was lost."""
         digest = self._layer.digest
         if digest.algorithm != "sha256" or not self._content.has(digest) or self._content.size(digest) != self._layer.size:
             return None
@@ -170,7 +194,7 @@ class Job:
             ingest.discard()
             raise
 
-    def _empty(self, fetched: Callable[[], None]) -> LayerResult:
+    def _empty(self, fetched: Callable[[], None], record: Callable[[LayerResult, str | None], None]) -> LayerResult:
         """An empty blob, which some registries refuse to store, is made here."""
         sums = self._sums()
         sums.hashes.check(self._layer.digest, "an empty blob")
@@ -178,7 +202,9 @@ class Job:
             msg = f"blob {self._layer.digest} is empty and so no {self._want.compression.value} stream; the model must be pushed again"
             raise CorruptContentError(msg)
         fetched()
-        return LayerResult(self._content.add(b""), 0, b"")
+        result = LayerResult(self._content.add(b""), 0, b"")
+        record(result, None)
+        return result
 
     def _compression(self) -> Compression:
         if self._want.compression is not Compression.DETECT:

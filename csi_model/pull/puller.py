@@ -18,7 +18,7 @@ from csi_model.errors import BusyError, CsiModelError, NoSpaceError, Unavailable
 from csi_model.linux.disk import free_bytes
 from csi_model.pull.fetch import host_of
 from csi_model.pull.flight import Flight, Pull
-from csi_model.pull.job import Job, LayerResult, LayerWant, Resources
+from csi_model.pull.job import Job, LayerResult, LayerWant, Resources, ingest_name
 from csi_model.pull.pool import BufferPool, Permits
 from csi_model.pull.progress import amount
 
@@ -45,8 +45,8 @@ class LayerBook(Protocol):
     def layer(self, blob: Digest, compression: str) -> LayerRecord | None:
         """What it became, if it was ever pulled."""
 
-    def record_layer(self, blob: Digest, compression: str, content: Digest, size: int, pieces: bytes) -> None:
-        """Remember it durably."""
+    def record_layer(self, blob: Digest, compression: str, content: Digest, size: int, pieces: bytes, *, guard: str | None = None) -> None:
+        """Remember it durably, and which repository delivered it, if to credentials only."""
 
 
 class PullStore(Protocol):
@@ -156,8 +156,7 @@ class Puller:
         try:
             flight.stop.check()
             job = Job(flight.want, source, self._content, mode=mode, resources=self._resources, stop=flight.stop, meter=flight)
-            result = job.run(slot.leave)
-            self._state.record_layer(blob.digest, flight.want.compression.value, result.content, result.size, result.pieces)
+            result = job.run(slot.leave, partial(self._record, flight.want))
             log.info("layer pulled", blob=str(blob.digest), size=blob.size, seconds=round(time.monotonic() - started, 3))
         except CsiModelError as failure:
             error = failure
@@ -168,6 +167,10 @@ class Puller:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
         flight.land(result if error is None else None, error)
+
+    def _record(self, want: LayerWant, result: LayerResult, guard: str | None) -> None:
+        blob, compression = want.descriptor.digest, want.compression.value
+        self._state.record_layer(blob, compression, result.content, result.size, result.pieces, guard=guard)
 
     def _leave(self, flights: Sequence[Flight]) -> None:
         with self._lock:
@@ -205,7 +208,7 @@ class Puller:
         promised = sum(flight.want.descriptor.size - flight.done for flight in self._flights.values())
         free = free_bytes(self._content.path(missing[0].descriptor.digest).parent) - promised - self._reserve
         if needed > free:
-            needed -= sum(map(self._resumable, wanted.values()))
+            needed -= sum(self._resumable(source, want) for want in wanted.values())
         if needed > free:
             msg = (
                 f"{source.name} needs {amount(needed)} more but only {amount(max(0, free))} are free beside the reserve of {amount(self._reserve)}; "
@@ -213,10 +216,10 @@ class Puller:
             )
             raise NoSpaceError(msg)
 
-    def _resumable(self, want: LayerWant) -> int:
+    def _resumable(self, source: Source, want: LayerWant) -> int:
         """Bytes that an earlier attempt left on the disk, which the pull will go on from or replace."""
         try:
-            with self._content.ingest(want.descriptor.digest, want.compression.value, patience=0) as ingest:
+            with self._content.ingest(want.descriptor.digest, ingest_name(source, want.compression), patience=0) as ingest:
                 return min(ingest.length(), want.descriptor.size)
         except BusyError:
             return 0

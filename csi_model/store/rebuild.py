@@ -1,8 +1,9 @@
 """A damaged state database is set aside, and a new one takes what can still be read from it.
 
-What cannot be read is lost, and this is what it means. A layer: it is pulled again, or found by its digest. A model: it is recognised by
-its manifest, and counts as one that needs credentials. A resolution: the next publish asks the registry. A pin: the volume takes what its tag names now. A publication: its mount lives on, is seen in the mount
-table, and goes with its unpublish. A view: it is built again. The damaged file stays beside the new one for whoever wants to look.
+What cannot be read is lost, and this is what it means. A layer: it is pulled again, or found by its digest and delivered once more by
+whoever names it. A model: it is recognised by its manifest, and counts as one that needs credentials. A resolution: the next publish asks
+the registry. A pin: the volume takes what its tag names now. A publication: its mount lives on, is seen in the mount table, and goes with
+its unpublish. A view: it is built again. The damaged file stays beside the new one for whoever wants to look.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def _makes_sense(row: sqlite3.Row) -> bool:
         for column in {"manifest", "blob", "content"} & values.keys():
             if values[column] is not None:
                 Digest.parse(values[column])
-        for column in {"include", "exclude"} & values.keys():
+        for column in {"include", "exclude", "guards"} & values.keys():
             json.loads(values[column])
     except (InvalidRequestError, ValueError, TypeError):
         return False

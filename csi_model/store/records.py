@@ -11,11 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """What a blob became: the digest and length of its layer file, and the XXH3-128 of each 4 MiB piece of it, 16 bytes each."""
+    """What a blob became: the digest and length of its layer file, and the XXH3-128 of each 4 MiB piece of it, 16 bytes each.
+
+    ``guards`` are the repositories that have delivered the blob, to credentials only; empty when it is anybody's.
+    """
 
     content: Digest
     size: int
     pieces: bytes
+    guards: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

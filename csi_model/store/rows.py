@@ -20,7 +20,7 @@ def as_json(values: Iterable[str]) -> str:
 def publication(row: tuple[str, str, str, str, str, str, str, str, float]) -> Publication:
     """The record that a row holds."""
     target, volume_id, reference, manifest, view_id, path, include, exclude, when = row
-    return Publication(target, volume_id, reference, Digest.parse(manifest), view_id, path, _globs(include), _globs(exclude), when)
+    return Publication(target, volume_id, reference, Digest.parse(manifest), view_id, path, texts(include), texts(exclude), when)
 
 
 def publication_row(record: Publication) -> tuple[str | float, ...]:
@@ -32,7 +32,7 @@ def publication_row(record: Publication) -> tuple[str | float, ...]:
 def view(row: tuple[str, str, str, str, str, str, int, int, float]) -> ViewRecord:
     """The record that a row holds."""
     view_id, manifest, strategy, path, include, exclude, size, inodes, last_used = row
-    return ViewRecord(view_id, Digest.parse(manifest), strategy, path, _globs(include), _globs(exclude), size, inodes, last_used)
+    return ViewRecord(view_id, Digest.parse(manifest), strategy, path, texts(include), texts(exclude), size, inodes, last_used)
 
 
 def view_row(record: ViewRecord) -> tuple[str | int | float, ...]:
@@ -41,5 +41,6 @@ def view_row(record: ViewRecord) -> tuple[str | int | float, ...]:
     return (*what, as_json(record.include), as_json(record.exclude), record.bytes, record.inodes, record.last_used)
 
 
-def _globs(text: str) -> tuple[str, ...]:
+def texts(text: str) -> tuple[str, ...]:
+    """The list that ``as_json`` wrote."""
     return tuple(json.loads(text))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _FIRST = """
 CREATE TABLE layer (                -- what a blob became when it was decoded
     blob TEXT NOT NULL, compression TEXT NOT NULL, content TEXT NOT NULL, size INTEGER NOT NULL, pieces BLOB NOT NULL,
+    guards TEXT NOT NULL,           -- who delivered it to credentials only, as a JSON list; empty when it is anybody's
     PRIMARY KEY (blob, compression)
 ) STRICT;
 CREATE INDEX layer_content ON layer (content);

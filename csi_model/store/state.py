@@ -72,18 +72,37 @@ class State:
 
     # Layers
 
-    def record_layer(self, blob: Digest, compression: str, content: Digest, size: int, pieces: bytes) -> None:
-        """Remember what a blob became; ``pieces`` holds the XXH3-128 of each 4 MiB piece of the content."""
-        row = (str(blob), compression, str(content), size, pieces)
+    def record_layer(self, blob: Digest, compression: str, content: Digest, size: int, pieces: bytes, *, guard: str | None = None) -> None:
+        """Remember what a blob became; ``pieces`` holds the XXH3-128 of each 4 MiB piece of the content.
+
+        ``guard`` is the repository that delivered it, if to credentials only.
+        """
+        row = (str(blob), compression, str(content), size, pieces, rows.as_json([guard] if guard else []))
         with self._database.write() as db:
-            db.execute("INSERT OR REPLACE INTO layer (blob, compression, content, size, pieces) VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO layer (blob, compression, content, size, pieces, guards) VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def vouch(self, blob: Digest, compression: str, guard: str | None) -> None:
+        """Remember that another repository delivered the blob in full, too: to credentials only (``guard`` names it), or to anybody."""
+        with self._database.write() as db:
+            key = (str(blob), compression)
+            found = db.execute("SELECT guards FROM layer WHERE blob = ? AND compression = ?", key).fetchone()
+            guards = rows.texts(found[0]) if found and guard else ()
+            kept = rows.as_json(sorted({*guards, guard}) if guard and guards else [])
+            db.execute("UPDATE layer SET guards = ? WHERE blob = ? AND compression = ?", (kept, *key))
+
+    def guards(self, manifest: Digest) -> tuple[frozenset[str], ...]:
+        """The guards of those layers of the model that are here and have any."""
+        query = "SELECT DISTINCT guards FROM model_layer JOIN layer USING (blob, compression) WHERE manifest = ? AND guards != '[]'"
+        with self._database.read() as db:
+            found = db.execute(query, (str(manifest),)).fetchall()
+        return tuple(frozenset(rows.texts(row[0])) for row in found)
 
     def layer(self, blob: Digest, compression: str) -> LayerRecord | None:
         """What the blob became when it was last pulled, if it ever was."""
         with self._database.read() as db:
-            query = "SELECT content, size, pieces FROM layer WHERE blob = ? AND compression = ?"
+            query = "SELECT content, size, pieces, guards FROM layer WHERE blob = ? AND compression = ?"
             row = db.execute(query, (str(blob), compression)).fetchone()
-        return LayerRecord(Digest.parse(row[0]), row[1], row[2]) if row else None
+        return LayerRecord(Digest.parse(row[0]), row[1], row[2], frozenset(rows.texts(row[3]))) if row else None
 
     def sizes(self) -> tuple[tuple[Digest, int], ...]:
         """The recorded length of every layer's content."""

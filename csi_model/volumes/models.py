@@ -21,6 +21,7 @@ from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
 from csi_model.oci.reference import Reference, parse_reference
+from csi_model.pull.job import guard_of
 from csi_model.pull.puller import LayerWant, Puller
 from csi_model.registry.credentials import Keyring
 from csi_model.steps import step
@@ -73,8 +74,6 @@ class ModelFlight(Flight[ReadyModel]):
         self.manifest: Digest | None = None
         self.known: ModelDocuments | None = None
         self.pull: Pull | None = None
-        self.repository: str | None = None
-        """Set when the repository wanted credentials."""
 
     def progress(self) -> Progress | None:
         """How far the bytes are; None before the first layer is asked for."""
@@ -133,17 +132,18 @@ class Models:
     def may_have(self, request: VolumeRequest, manifest: Digest, credentials: Sequence[Credential]) -> bool:
         """Whether a model that is here may be handed out for this request as it is; if not, it has to be fetched.
 
-        One that was pulled with credentials is handed out when the repository that delivered it accepts the request's. Another
-        repository's word that it has the manifest is worth nothing, for its owner may just know the digest.
+        One that was pulled with credentials is handed out when the repository that delivered it, and each of its layers, accepts the
+        request's. Another repository's word that it has the manifest is worth nothing, for its owner may just know the digest.
 
         Raises:
             UnauthenticatedError, DeniedError: the repository does not accept them.
             UnavailableError: it cannot be asked now.
         """
-        record = self._store.state.model(manifest)
-        if record is not None and not record.authenticated:
+        record, guards = self._store.state.model(manifest), self._store.state.guards(manifest)
+        if record is not None and not record.authenticated and not guards:
             return True
-        if _repository(str(request.reference)) not in self._repositories().get(manifest, ()):
+        repository = _repository(str(request.reference))
+        if not all(repository in guard for guard in guards) or repository not in self._repositories(manifest):
             return False
         source = self._connector.connect(request.reference, credentials)
         try:
@@ -178,8 +178,7 @@ class Models:
             known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest
             flight.known = known
-            flight.repository = _repository(str(request.reference)) if source.authenticated else None
-            layers = self._bring(flight, source, known, request)
+            layers = self._bring(flight, source, known, request.selection)
             step("pull.layers")
             self._record(request, source, known, layers)
             step("pull.recorded")
@@ -187,23 +186,22 @@ class Models:
             source.close()
         return ReadyModel(known.digest, known.layout.format, layers)
 
-    def _bring(self, flight: ModelFlight, source: Source, known: ModelDocuments, request: VolumeRequest) -> tuple[Layer, ...]:
+    def _bring(self, flight: ModelFlight, source: Source, known: ModelDocuments, selection: Selection) -> tuple[Layer, ...]:
         """Pull what the selection needs: all at once where it wants all, else the tars first, whose links may lead to raw layers."""
-        placements, selection, repository = known.layout.placements, request.selection, _repository(str(request.reference))
+        placements = known.layout.placements
         first = placements if selection == Selection() else [place for place in placements if not isinstance(place, FilePlacement)]
-        brought = self._pull(flight, source, repository, first)
+        brought = self._pull(flight, source, first)
         layers = [brought.get(placement) or unpulled(placement) for placement in placements]  # type: ignore[arg-type]  # tars are brought
         shown = needed(self._store.content, layers, selection)
         rest = [layer.placement for layer in layers if layer.content in shown and layer.placement not in brought]
-        brought |= self._pull(flight, source, repository, rest)
+        brought |= self._pull(flight, source, rest)
         return tuple(brought.get(layer.placement, layer) for layer in layers)
 
-    def _pull(self, flight: ModelFlight, source: Source, repository: str, placements: Sequence[Placement]) -> dict[Placement, Layer]:
+    def _pull(self, flight: ModelFlight, source: Source, placements: Sequence[Placement]) -> dict[Placement, Layer]:
         if not placements:
             return {}
         wants = [_want(placement) for placement in placements]
         mode = self._write_mode(placements)
-        guarded = self._guarded(repository)
         with self._puller.pull(source, wants, write_mode=mode) as pull:
             flight.pull = pull
             flight.describe = lambda: f"{source.name}: {pull.progress()}"
@@ -217,31 +215,31 @@ class Models:
                 else:
                     break
         for want in wants:
-            if want.descriptor.digest in guarded:
-                _prove_access(source, want.descriptor)
+            self._prove_access(source, want)
         return {
             placement: Layer(placement, result.content, result.size, result.entries)
             for placement, result in zip(placements, results, strict=True)
         }
 
-    def _guarded(self, repository: str) -> frozenset[Digest]:
-        """Blobs that others brought here with credentials out of other repositories: naming them in a manifest gives no right to them."""
-        delivered = self._repositories()
-        others = [
-            model for model in self._store.state.models() if model.authenticated and repository not in delivered.get(model.manifest, ())
-        ]
-        brought = {layer.blob for model in others for layer in model.layers}
-        for flight in self._flights.under_way():
-            if flight.known is not None and flight.repository not in {None, repository}:
-                brought.update(layer.digest for layer in flight.known.manifest.layers)
-        return frozenset(brought)
+    def _prove_access(self, source: Source, want: LayerWant) -> None:
+        """Have the source deliver all of a blob that only others brought here with credentials: who cannot read it there may not here.
 
-    def _repositories(self) -> dict[Digest, set[str]]:
-        """The repositories that have delivered each manifest."""
-        found: dict[Digest, set[str]] = {}
-        for resolution in self._store.state.resolutions():
-            found.setdefault(resolution.manifest, set()).add(_repository(resolution.reference))
-        return found
+        Less than all would not do: whoever names the blob may run the registry that answers, and know its digest and a part of it.
+
+        Raises:
+            NotFoundError, UnauthenticatedError, DeniedError: it is not theirs.
+            CorruptContentError: what they have under its name is something else.
+        """
+        blob, compression = want.descriptor, want.compression.value
+        record = self._store.state.layer(blob.digest, compression)
+        if record is None or not record.guards or source.name in record.guards:
+            return
+        _deliver(source, blob)
+        self._store.state.vouch(blob.digest, compression, guard_of(source))
+
+    def _repositories(self, manifest: Digest) -> set[str]:
+        """The repositories that have delivered the manifest."""
+        return {_repository(found.reference) for found in self._store.state.resolutions() if found.manifest == manifest}
 
     def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
         missing = sum(placement.layer.size for placement in placements if self._here(placement) is None)
@@ -309,25 +307,18 @@ def credentials_for(reference: AnyReference, secrets: Mapping[str, str]) -> tupl
     return Keyring.parse_secret(secrets).matching(reference) if isinstance(reference, Reference) else ()
 
 
-def _prove_access(source: Source, layer: Descriptor) -> None:
-    """Have the source deliver all of a blob that is here already: whoever cannot read it there may not read it here.
-
-    Less than all would not do: whoever names the blob may run the registry that answers, and know its digest and a part of it.
-
-    Raises:
-        NotFoundError, UnauthenticatedError, DeniedError: it is not theirs.
-        CorruptContentError: what they have under its name is something else.
-    """
-    sums = hashlib.new(layer.digest.algorithm)
-    buffer = memoryview(bytearray(min(layer.size, _PROOF_STEP)))
-    reader = source.open(layer)
+def _deliver(source: Source, blob: Descriptor) -> None:
+    """Read all of a blob and compare, without keeping it."""
+    sums = hashlib.new(blob.digest.algorithm)
+    buffer = memoryview(bytearray(min(blob.size, _PROOF_STEP)))
+    reader = source.open(blob)
     try:
         while count := reader.readinto(buffer):
             sums.update(buffer[:count])
     finally:
         reader.close()
-    if sums.hexdigest() != layer.digest.hex:
-        msg = f"{source.name} delivers something else as {layer.digest}, which another repository brought here with credentials"
+    if sums.hexdigest() != blob.digest.hex:
+        msg = f"{source.name} delivers something else as {blob.digest}, which another repository brought here with credentials"
         raise CorruptContentError(msg)
 
 

@@ -58,6 +58,20 @@ def test_layers_are_remembered_by_blob_and_compression(state: State) -> None:
     assert state.sizes() == ((GZIP, 50),)
 
 
+def test_a_layers_guards_grow_until_it_is_anybodys(state: State) -> None:
+    """Each repository that delivered a private layer is remembered, a model tells those of its layers, and one open one ends it."""
+    state.record_layer(GZIP, "gzip", TAR, 100, b"", guard="a.example/x")
+    state.record_model(ModelRecord(MANIFEST, "OCI image", 100, authenticated=True, layers=(ModelLayer(GZIP, "gzip", TAR),)))
+    state.vouch(GZIP, "gzip", "b.example/y")
+    assert state.guards(MANIFEST) == (frozenset({"a.example/x", "b.example/y"}),)
+    state.vouch(GZIP, "gzip", None)
+    state.vouch(GZIP, "gzip", "c.example/z")
+    assert state.guards(MANIFEST) == ()
+    record = state.layer(GZIP, "gzip")
+    assert record is not None
+    assert record.guards == frozenset()
+
+
 def test_models_are_remembered_whole(state: State) -> None:
     """A model comes back equal, layers in order."""
     state.record_model(MODEL)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from csi_model.errors import BusyError, ConflictError, NotFoundError, StillPulli
 from csi_model.linux.mountinfo import mounts_at, read_mounts
 from csi_model.oci.reference import parse_reference
 from csi_model.volumes import catalog
-from tests.fakes.models import push_artifact, push_manifest, push_tars, tar_of
+from tests.fakes.models import OCI_TAR, push_artifact, push_manifest, push_tars, tar_of
 from tests.fakes.registry import Fault
 from tests.formats.manifests import CNCF, model_config
 from tests.volumes.conftest import Node, secret
@@ -219,6 +220,23 @@ def test_naming_anothers_blob_gives_no_right_to_it(node: Node, registry: FakeReg
     with pytest.raises(NotFoundError):
         node.publish(stolen, "b")
     assert not node.target("b").exists()
+
+
+def test_naming_anothers_decoded_layer_gives_no_right_to_it(node: Node, registry: FakeRegistry, private: FakeRegistry) -> None:
+    """The digest of a private layer's tar stands in its image's config; a manifest that names it as a plain layer gets nothing."""
+    layer = tar_of(FILES)
+    packed = gzip.compress(layer)
+    reference = push_tars(private, "team/secret", packed, media_type=f"{OCI_TAR}+gzip", diff_ids=(layer,))
+    node.publish(reference, "a", secrets=secret(private.host))
+    stolen = push_tars(registry, "thief/copy", layer)
+    registry.add_fault(Fault(where=f"/blobs/{_layer_digest(layer)}", status=404))
+    with pytest.raises(NotFoundError):
+        node.publish(stolen, "b")
+    registry.faults.clear()
+    assert node.publish(stolen, "c").joinpath("model.bin").read_bytes() == FILES["model.bin"]
+    seen = len(registry.requests("/blobs/"))
+    node.publish(stolen, "d")
+    assert len(registry.requests("/blobs/")) == seen, "a repository that delivered it once need not again"
 
 
 def _layer_digest(layer: bytes) -> str:
