@@ -7,10 +7,8 @@ published stays published, for mounts live in the kernel and pods go on reading.
 
 from __future__ import annotations
 
-import signal
 import threading
-from contextlib import ExitStack, contextmanager, suppress
-from queue import Empty, SimpleQueue
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,6 +19,7 @@ from csi_model.csi.identity import Identity
 from csi_model.csi.node import Node
 from csi_model.csi.registration import Registration
 from csi_model.csi.server import RESERVED, csi_server, registration_server
+from csi_model.csi.shutdown import Shutdown
 from csi_model.oci.layouturl import LayoutLocation
 
 if TYPE_CHECKING:
@@ -35,30 +34,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 GRACE_SECONDS = 20.0
-
-
-class Shutdown:
-    """Why the driver ends: asked for by a signal or by kubelet's refusal; the first reason counts.
-
-    A queue, because its ``put`` may interrupt its ``get`` in the same thread, as a signal handler does; an Event would lock itself up.
-    """
-
-    def __init__(self) -> None:
-        self._reasons: SimpleQueue[int] = SimpleQueue()
-
-    def ask(self, *, exit_code: int) -> None:
-        """End the driver with this exit code."""
-        self._reasons.put(exit_code)
-
-    def wait(self) -> int:
-        """The exit code, once somebody has asked.
-
-        Python runs signal handlers between its own instructions: a signal that arrives just before the thread goes to sleep is handled
-        when it wakes, so it wakes every second.
-        """
-        while True:
-            with suppress(Empty):
-                return self._reasons.get(timeout=1)
 
 
 def run(
@@ -91,7 +66,7 @@ def run(
     node = Node(engine, node_id=node_id, publishes=config.csi.workers - RESERVED, layouts=layouts)
     registration = Registration(driver=config.csi.driver_name, endpoint=str(path), refused=lambda _reason: ending.ask(exit_code=1))
     with ExitStack() as stack:
-        stack.enter_context(_signals(ending))
+        stack.enter_context(ending.on_signals())
         server = csi_server(identity, Controller(layouts=layouts), node, workers=config.csi.workers)
         stack.enter_context(_served(server, path, engine))
         ready.set()
@@ -129,17 +104,3 @@ def _registered(server: grpc.Server, path: Path) -> Iterator[None]:
         # kubelet takes the socket's disappearance for the driver's.
         path.unlink(missing_ok=True)
         server.stop(1).wait(2)
-
-
-@contextmanager
-def _signals(ending: Shutdown) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, lambda _number, _frame: ending.ask(exit_code=0)) for kind in kinds}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

@@ -19,7 +19,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from csi_model.config.model import Config, Csi, Layouts
-from csi_model.csi.serve import Shutdown, run
+from csi_model.csi.serve import run
+from csi_model.csi.shutdown import Shutdown
 from csi_model.errors import BusyError, InvalidRequestError
 from csi_model.generated import csi_pb2
 from csi_model.generated import pluginregistration_pb2 as registration_pb2
