@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 class Flight:
     """The pull of one layer; lands once, with a result or an error. Its counts are guarded by the puller that owns it."""
 
-    def __init__(self, key: Hashable, want: LayerWant) -> None:
+    def __init__(self, key: Hashable, want: LayerWant, arrived: Callable[[int], None]) -> None:
+        """``arrived`` is told the bytes that come from the source."""
         self.key = key
         self.want = want
+        self._arrived = arrived
         self.stop = Stop()
         self.waiters = 0
         self.idle_since = time.monotonic()
@@ -43,6 +45,7 @@ class Flight:
         """``count`` more bytes arrived."""
         self.done += count  # only the thread that fetches writes it
         self.fetched += count
+        self._arrived(count)
 
     def reuse(self, count: int) -> None:
         """``count`` more bytes, which an earlier attempt left on the disk."""

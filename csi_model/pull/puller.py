@@ -16,6 +16,7 @@ import structlog
 
 from csi_model.errors import BusyError, CsiModelError, NoSpaceError, UnavailableError
 from csi_model.linux.disk import free_bytes
+from csi_model.pull.counters import Counters
 from csi_model.pull.fetch import host_of
 from csi_model.pull.flight import Flight, Pull
 from csi_model.pull.job import Job, LayerResult, LayerWant, Resources, ingest_name
@@ -74,7 +75,9 @@ class Puller:
         decoders: int = 4,
         linger: float = 600.0,
         free_space_reserve: int = 1 << 30,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = counters or Counters()
         self._content = store.content
         self._state = store.state
         self._linger = linger
@@ -119,7 +122,7 @@ class Puller:
                     continue
                 flight = self._flights.get(key)
                 if flight is None:
-                    flight = self._flights[key] = Flight(key, want)
+                    flight = self._flights[key] = Flight(key, want, partial(self._counters.arrived, host_of(source)))
                     new.append(flight)
                 if id(flight) not in joined:
                     joined.add(id(flight))
@@ -129,6 +132,10 @@ class Puller:
         for position, flight in enumerate(new):
             self._schedule.submit(host_of(source), position, partial(self._fly, flight, source, write_mode))
         return pull
+
+    def buffers_lent(self) -> int:
+        """How many buffers of the pool hold bytes now."""
+        return self._resources.pool.lent()
 
     def close(self, grace: float = 10.0) -> bool:
         """Stop every pull, keeping what resumes; whether all threads ended within ``grace`` seconds. Waiters get UnavailableError."""

@@ -70,6 +70,11 @@ class Flight(Generic[_Result]):
             return self._waiters == 0 and time.monotonic() - self._abandoned_at > self._linger
 
     @property
+    def waiters(self) -> int:
+        """How many wait now."""
+        return self._waiters
+
+    @property
     def finished(self) -> bool:
         """Whether there is a result or an error."""
         with self._changed:

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from csi_model.errors import CorruptContentError, NotFoundError, StillPullingError, UnavailableError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
 from csi_model.oci.reference import Reference, parse_reference
+from csi_model.pull.counters import Counters
 from csi_model.pull.job import guard_of
 from csi_model.pull.puller import LayerWant, Puller
 from csi_model.registry.credentials import Keyring
@@ -86,6 +88,7 @@ class Models:
     def __init__(self, store: Store, config: Config, connector: Connector) -> None:
         self._store = store
         self._connector = connector
+        self.counters = Counters()
         pull = config.pull
         self._puller = Puller(
             store,
@@ -95,6 +98,7 @@ class Models:
             decoders=pull.decoders,
             linger=_LAYER_LINGER,
             free_space_reserve=pull.free_space_reserve,
+            counters=self.counters,
         )
         self._flights: Flights[ModelFlight] = Flights(ModelFlight, "model", config.pull.linger)
         self._documents: OrderedDict[Digest, ModelDocuments] = OrderedDict()
@@ -165,6 +169,14 @@ class Models:
         key = (str(request.reference), pinned, request.selection, tuple(credentials))
         return self._flights.join(key, lambda flight: self._fetch(flight, request, credentials, pinned))
 
+    def waiting(self) -> int:
+        """How many callers wait for a model now."""
+        return sum(flight.waiters for flight in self._flights.under_way())
+
+    def buffers_lent(self) -> int:
+        """How many of the pulls' buffers are in use now."""
+        return self._puller.buffers_lent()
+
     def stop(self, grace: float) -> None:
         """Wake all who wait and end all pulls; what is on disk is found again by the next start."""
         self._flights.stop(grace)
@@ -172,11 +184,18 @@ class Models:
         self._connector.close()
 
     def _fetch(self, flight: ModelFlight, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None) -> ReadyModel:
+        with self.counters.pull(stopped=lambda: flight.cancelled), bound_contextvars(reference=str(request.reference)):
+            return self._bring_model(flight, request, credentials, pinned)
+
+    def _bring_model(
+        self, flight: ModelFlight, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None
+    ) -> ReadyModel:
         source = self._connector.connect(request.reference, credentials)
         try:
             reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
             known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest
+            bind_contextvars(manifest=str(known.digest))
             flight.known = known
             layers = self._bring(flight, source, known, request.selection)
             step("pull.layers")
