@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Lane:
         with self._idle:
             self._pending += 1
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=self._name, daemon=True)
             self._thread.start()
         self._queue.put(piece)
 
@@ -104,7 +105,7 @@ class Ahead(Generic[_Item]):
         self._queue: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(depth)
         self._closed = False
         self._over = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[_Item]:

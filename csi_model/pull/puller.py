@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from csi_model.errors import BusyError, CsiModelError, NoSpaceError, UnavailableError
 from csi_model.linux.disk import free_bytes
@@ -130,7 +132,9 @@ class Puller:
                 layers.append(flight)
         pull = Pull(wants, layers, self._leave)
         for position, flight in enumerate(new):
-            self._schedule.submit(host_of(source), position, partial(self._fly, flight, source, write_mode))
+            # In a copy of this thread's context, so that the layer's log lines name the model that wanted it first.
+            fly = partial(copy_context().run, self._fly, flight, source, write_mode)
+            self._schedule.submit(host_of(source), position, fly)
         return pull
 
     def buffers_lent(self) -> int:
@@ -160,6 +164,7 @@ class Puller:
         blob = flight.want.descriptor
         result: LayerResult | None = None
         error: BaseException | None = None
+        bind_contextvars(blob=str(blob.digest))
         try:
             flight.stop.check()
             job = Job(flight.want, source, self._content, mode=mode, resources=self._resources, stop=flight.stop, meter=flight)

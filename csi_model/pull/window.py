@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from csi_model.pull.body import expect_end, fill
@@ -44,7 +45,9 @@ class Window:
         self._ready: dict[int, Piece] = {}
         self._error: BaseException | None = None
         name = f"fetch-{layer.digest.short}"
-        self._threads = [threading.Thread(target=self._run, name=name, daemon=True) for _ in range(connections)]
+        self._threads = [
+            threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True) for _ in range(connections)
+        ]
         for thread in self._threads:
             thread.start()
 
