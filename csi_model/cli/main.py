@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from csi_model import __version__
-from csi_model.cli import doctor, images, inspect, mounts, pull, serve
+from csi_model.cli import controller, doctor, images, inspect, mounts, pull, serve
 from csi_model.cli.edge import Commands
 
 app = typer.Typer(
@@ -42,7 +42,18 @@ def root(
     logs.for_commands(verbose=verbose)
 
 
-for command in (serve.serve, pull.pull, mounts.mount, mounts.unmount, images.rm, images.images, inspect.inspect, doctor.doctor):
+commands = (
+    serve.serve,
+    controller.serve_controller,
+    pull.pull,
+    mounts.mount,
+    mounts.unmount,
+    images.rm,
+    images.images,
+    inspect.inspect,
+    doctor.doctor,
+)
+for command in commands:
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""The two gRPC servers of a node: a large one for CSI, and a small one for registration.
+"""The two gRPC servers of a node, a large one for CSI and a small one for registration, and the one of a controller.
 
 A publish that waits for a pull holds a worker thread. Registration and Identity therefore have threads of their own, and publishes may
 not take the last ``RESERVED`` workers of the large server: unpublishing, statistics and probes always find one.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RESERVED = 32
 _REGISTRATION_WORKERS = 4
+_CONTROLLER_WORKERS = 8
 
 
 def csi_server(identity: Identity, controller: Controller, node: Node, *, workers: int) -> grpc.Server:
@@ -36,6 +37,14 @@ def csi_server(identity: Identity, controller: Controller, node: Node, *, worker
     add_IdentityServicer_to_server(identity, server)
     add_ControllerServicer_to_server(controller, server)
     add_NodeServicer_to_server(node, server)
+    return server
+
+
+def controller_server(identity: Identity, controller: Controller) -> grpc.Server:
+    """A server for the socket of a controller without a node, neither bound nor started; no call there waits for anything."""
+    server = _server("csi", _CONTROLLER_WORKERS)
+    add_IdentityServicer_to_server(identity, server)
+    add_ControllerServicer_to_server(controller, server)
     return server
 
 

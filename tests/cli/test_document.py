@@ -19,6 +19,6 @@ def test_the_page_names_every_command_and_exit_code() -> None:
     page = render()
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"## `csi-model {command.callback.__name__}" in page
+        assert f"## `csi-model {command.callback.__name__.replace('_', '-')}" in page
     for code in {0, *exits.CODES.values(), exits.INTERRUPTED}:
         assert f"\n| {code} | " in page
