@@ -45,9 +45,7 @@ class Window:
         self._ready: dict[int, Piece] = {}
         self._error: BaseException | None = None
         name = f"fetch-{layer.digest.short}"
-        self._threads = [
-            threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True) for _ in range(connections)
-        ]
+        self._threads = [threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True) for _ in range(connections)]
         for thread in self._threads:
             thread.start()
 
