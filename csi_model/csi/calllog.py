@@ -1,5 +1,6 @@
 """One log line per call: what was asked, for whom, how it ended and how long it took.
 
+What was asked and for whom is also on every other line that the call's thread writes meanwhile.
 Fields are listed, never whole messages: what is not named here, secrets and service-account tokens for two, cannot be logged.
 """
 
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from csi_model.csi.context import VolumeContext
 from csi_model.csi.interceptor import CallInterceptor
@@ -33,12 +35,14 @@ class LogInterceptor(CallInterceptor):
     """Logs every call once, when it has ended; stands outside the interceptor that sets the code."""
 
     def around(self, method: str, behaviour: Behaviour, request: Any, context: grpc.ServicerContext) -> Any:
-        """Answer, then write the line."""
+        """Answer with the call's fields on every line, then write the line of its end."""
         began = time.monotonic()
-        try:
-            return behaviour(request, context)
-        finally:
-            _write(method, describe(request), context, time.monotonic() - began)
+        told = describe(request)
+        with bound_contextvars(**told):
+            try:
+                return behaviour(request, context)
+            finally:
+                _write(method, told, context, time.monotonic() - began)
 
 
 def describe(request: Any) -> dict[str, str]:

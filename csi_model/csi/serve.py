@@ -15,6 +15,7 @@ import structlog
 
 from csi_model.csi import sockets
 from csi_model.csi.controller import Controller
+from csi_model.csi.health import Health
 from csi_model.csi.identity import Identity
 from csi_model.csi.node import Node
 from csi_model.csi.registration import Registration
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from csi_model.config.model import Config
     from csi_model.csi.engine import Engine
+    from csi_model.csi.measured import CallMeter
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +45,14 @@ def run(
     endpoint: str,
     node_id: str,
     registration_dir: Path | None,
+    health: Health | None = None,
+    meter: CallMeter | None = None,
     shutdown: Shutdown | None = None,
 ) -> int:
     """Serve until SIGTERM, SIGINT or kubelet's refusal; return the exit code.
 
     A call that has not ended ``GRACE_SECONDS`` after the signal is cancelled, but its thread may live on: the caller ends the process with ``os._exit``
-    once its own clean-up is done. Signals are handled in the main thread only; elsewhere ``shutdown`` stands in for them.
+    once its own clean-up is done. ``health`` is kept up to date, and ``meter`` told of the calls. Signals are handled in the main thread only; elsewhere ``shutdown`` stands in for them.
 
     Raises:
         InvalidRequestError: endpoint, node id or registration directory cannot be used.
@@ -56,6 +60,7 @@ def run(
         UnavailableError: the kernel refused a socket.
     """
     ending = shutdown or Shutdown()
+    health = health or Health(registers=registration_dir is not None)
     ready = threading.Event()
     path = sockets.parse_endpoint(endpoint)
     identity = Identity(config.csi.driver_name, ready)
@@ -67,9 +72,10 @@ def run(
     registration = Registration(driver=config.csi.driver_name, endpoint=str(path), refused=lambda _reason: ending.ask(exit_code=1))
     with ExitStack() as stack:
         stack.enter_context(ending.on_signals())
-        server = csi_server(identity, Controller(layouts=layouts), node, workers=config.csi.workers)
+        server = csi_server(identity, Controller(layouts=layouts), node, workers=config.csi.workers, meter=meter)
         stack.enter_context(_served(server, path, engine))
         ready.set()
+        stack.enter_context(health.serving(path))
         if registration_dir is not None:
             socket = sockets.parse_endpoint(str(registration_dir / f"{config.csi.driver_name}-reg.sock"))
             stack.enter_context(_registered(registration_server(identity, registration), socket))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from csi_model.csi.calllog import LogInterceptor
+from csi_model.csi.measured import MeterInterceptor
 from csi_model.csi.status import StatusInterceptor
 from csi_model.generated.csi_pb2_grpc import (
     add_ControllerServicer_to_server,
@@ -23,6 +24,7 @@ from csi_model.generated.pluginregistration_pb2_grpc import add_RegistrationServ
 if TYPE_CHECKING:
     from csi_model.csi.controller import Controller
     from csi_model.csi.identity import Identity
+    from csi_model.csi.measured import CallMeter
     from csi_model.csi.node import Node
     from csi_model.csi.registration import Registration
 
@@ -31,9 +33,9 @@ _REGISTRATION_WORKERS = 4
 _CONTROLLER_WORKERS = 8
 
 
-def csi_server(identity: Identity, controller: Controller, node: Node, *, workers: int) -> grpc.Server:
-    """A server for the CSI socket, neither bound nor started."""
-    server = _server("csi", workers)
+def csi_server(identity: Identity, controller: Controller, node: Node, *, workers: int, meter: CallMeter | None = None) -> grpc.Server:
+    """A server for the CSI socket, neither bound nor started; ``meter`` is told of its calls."""
+    server = _server("csi", workers, meter)
     add_IdentityServicer_to_server(identity, server)
     add_ControllerServicer_to_server(controller, server)
     add_NodeServicer_to_server(node, server)
@@ -56,8 +58,8 @@ def registration_server(identity: Identity, registration: Registration) -> grpc.
     return server
 
 
-def _server(name: str, workers: int) -> grpc.Server:
-    # The log is outermost, so that it sees the code which the status interceptor sets.
-    return grpc.server(
-        ThreadPoolExecutor(max_workers=workers, thread_name_prefix=name), interceptors=[LogInterceptor(), StatusInterceptor()]
-    )
+def _server(name: str, workers: int, meter: CallMeter | None = None) -> grpc.Server:
+    # Log and meter are outside, so that they see the code which the status interceptor sets.
+    measured = [MeterInterceptor(meter)] if meter is not None else []
+    interceptors = [LogInterceptor(), *measured, StatusInterceptor()]
+    return grpc.server(ThreadPoolExecutor(max_workers=workers, thread_name_prefix=name), interceptors=interceptors)
