@@ -15,6 +15,7 @@ from csi_model.generated import csi_pb2
 from csi_model.generated.csi_pb2_grpc import IdentityStub
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -22,20 +23,20 @@ _PROBE_SECONDS = 3.0
 
 
 class Health:
-    """The driver's course from its start to its end; made before the driver starts, and safe to ask from many threads.
+    """The driver's course from its start to its end; made before the driver starts, and safe to ask from many threads."""
 
-    ``registers`` says that kubelet will be asked to register the driver, which is not ready before kubelet has.
-    """
-
-    def __init__(self, *, registers: bool) -> None:
-        self._registers = registers
+    def __init__(self) -> None:
         self._path: Path | None = None
-        self._registered = False
+        self._registered: threading.Event | None = None
         self._over = False
 
     @contextmanager
-    def serving(self, path: Path) -> Iterator[None]:
-        """CSI is served at ``path`` for the body; what comes after it is the driver's end."""
+    def serving(self, path: Path, registered: threading.Event | None) -> Iterator[None]:
+        """CSI is served at ``path`` for the body; what comes after it is the driver's end.
+
+        ``registered`` is set once kubelet has registered the driver; None when kubelet will not be asked to.
+        """
+        self._registered = registered
         self._path = path
         try:
             yield
@@ -43,14 +44,10 @@ class Health:
             self._over = True
             self._path = None
 
-    def registered(self) -> None:
-        """Kubelet has registered the driver."""
-        self._registered = True
-
     @property
     def is_registered(self) -> bool:
-        """Whether kubelet has."""
-        return self._registered
+        """Whether kubelet has registered the driver."""
+        return self._registered is not None and self._registered.is_set()
 
     def dead_because(self) -> str | None:
         """Why a restart would help: CSI is served, but a call over its socket is not answered in time."""
@@ -64,7 +61,7 @@ class Health:
         """Why kubelet cannot use the driver now."""
         if self._path is None:
             return "the driver is stopping" if self._over else "the driver is starting"
-        if self._registers and not self._registered:
+        if self._registered is not None and not self._registered.is_set():
             return "kubelet has not registered the driver yet"
         return None
 

@@ -52,7 +52,8 @@ def run(
     """Serve until SIGTERM, SIGINT or kubelet's refusal; return the exit code.
 
     A call that has not ended ``GRACE_SECONDS`` after the signal is cancelled, but its thread may live on: the caller ends the process with ``os._exit``
-    once its own clean-up is done. ``health`` is kept up to date, and ``meter`` told of the calls. Signals are handled in the main thread only; elsewhere ``shutdown`` stands in for them.
+    once its own clean-up is done. Signals are handled in the main thread only; elsewhere ``shutdown`` stands in for them.
+    ``health`` is kept up to date, and ``meter`` told of the calls.
 
     Raises:
         InvalidRequestError: endpoint, node id or registration directory cannot be used.
@@ -60,7 +61,7 @@ def run(
         UnavailableError: the kernel refused a socket.
     """
     ending = shutdown or Shutdown()
-    health = health or Health(registers=registration_dir is not None)
+    health = health or Health()
     ready = threading.Event()
     path = sockets.parse_endpoint(endpoint)
     identity = Identity(config.csi.driver_name, ready)
@@ -75,7 +76,7 @@ def run(
         server = csi_server(identity, Controller(layouts=layouts), node, workers=config.csi.workers, meter=meter)
         stack.enter_context(_served(server, path, engine))
         ready.set()
-        stack.enter_context(health.serving(path))
+        stack.enter_context(health.serving(path, registration.registered if registration_dir is not None else None))
         if registration_dir is not None:
             socket = sockets.parse_endpoint(str(registration_dir / f"{config.csi.driver_name}-reg.sock"))
             stack.enter_context(_registered(registration_server(identity, registration), socket))
