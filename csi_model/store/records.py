@@ -73,6 +73,16 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """How many models were pulled, references resolved, views built and targets published, and not forgotten since."""
+
+    models: int
+    references: int
+    views: int
+    publications: int
+
+
+@dataclass(frozen=True, slots=True)
 class ViewRecord:
     """A view that was built: what it shows, how it is mounted, and what it weighs."""
 

@@ -13,7 +13,7 @@ from csi_model.errors import ConflictError
 from csi_model.oci.digest import Digest
 from csi_model.store import rows
 from csi_model.store.database import Database
-from csi_model.store.records import LayerRecord, ModelLayer, ModelRecord, Resolution
+from csi_model.store.records import Counts, LayerRecord, ModelLayer, ModelRecord, Resolution
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HELD = "SELECT manifest FROM resolution UNION SELECT manifest FROM pin UNION SELECT manifest FROM publication"
 """Manifests that something names. Views are no reason to keep anything: they can be built again."""
 
+_COUNTED = ("model", "resolution", "view", "publication")
 _UNPUBLISHED = "volume_id NOT IN (SELECT volume_id FROM publication)"
 _PUBLICATION = "SELECT target, volume_id, reference, manifest, view_id, path, include, exclude, published FROM publication"
 _VIEW = "SELECT view_id, manifest, strategy, path, include, exclude, bytes, inodes, last_used FROM view"
@@ -276,6 +277,13 @@ class State:
         """Forget the view, once its files are gone."""
         with self._database.write() as db:
             db.execute("DELETE FROM view WHERE view_id = ?", (view_id,))
+
+    # Numbers
+
+    def counts(self) -> Counts:
+        """How much of each kind is recorded."""
+        with self._database.read() as db:
+            return Counts(*(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in _COUNTED))  # noqa: S608 - names are ours
 
     # What content is for
 

@@ -117,6 +117,11 @@ class Views:
         """Whether the view is mounted below the state directory now."""
         return mounting.is_mounted(self._place(view.id))
 
+    def mounted(self) -> int:
+        """How many views are mounted below the state directory now."""
+        with self._guard:
+            return len(self._mounted)
+
     @contextmanager
     def hold(self, view: View, model: ReadyModel | None) -> Iterator[Path]:
         """Where the view is mounted, mounting it first where it is not; it stays mounted for the body at least.
