@@ -35,13 +35,21 @@ def serve(
     from csi_model.cli import logs
     from csi_model.cli.access import load_config
     from csi_model.csi.serve import run
+    from csi_model.linux import selinux
     from csi_model.volumes.engine import open_engine
 
     settings = load_config(config)
     logs.for_driver(settings.log_level)
     try:
         with open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True) as engine:
-            code = run(settings, engine.volumes, endpoint=endpoint, node_id=node_id, registration_dir=registration_dir)
+            code = run(
+                settings,
+                engine.volumes,
+                endpoint=endpoint,
+                node_id=node_id,
+                registration_dir=registration_dir,
+                relabels=selinux.is_enabled(),
+            )
     except CsiModelError as error:
         # In the log, where whoever looks after a driver looks; the one line of other commands would be no JSON.
         structlog.get_logger(__name__).error("the driver cannot run", error=str(error))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from csi_model.errors import DeniedError, InvalidRequestError
-from csi_model.oci.reference import LayoutReference
+from csi_model.oci.reference import LayoutReference, parse_reference
 from csi_model.volumes.request import VolumeRequest
 
 if TYPE_CHECKING:
@@ -74,6 +74,17 @@ def parse_request(attributes: Mapping[str, str], *, layouts: Sequence[str]) -> V
         msg = f"volumes may not name the OCI layout {reference}; the driver's configuration lists it under no layouts.allowedPrefixes"
         raise DeniedError(msg)
     return request
+
+
+def shown_reference(context: Mapping[str, str]) -> str:
+    """The reference in a volume's context as logs and events may show it; empty where there is none that parses.
+
+    A malformed one may be a URL with a password in it, and what follows a "?" may be a signature.
+    """
+    try:
+        return str(parse_reference(context.get("reference", ""))).partition("?")[0]
+    except InvalidRequestError:
+        return ""
 
 
 def _is_clusters(key: str) -> bool:

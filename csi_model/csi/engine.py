@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from csi_model.volumes.observer import Tell
     from csi_model.volumes.request import VolumeRequest
 
 
@@ -34,8 +35,11 @@ class Engine(Protocol):
         secrets: Mapping[str, str],
         deadline: float,
         who: Mapping[str, str],
+        tell: Tell,
     ) -> None:
         """Make the view appear at ``target``, waiting for a pull until ``deadline`` (``time.monotonic()``) at the longest.
+
+        ``tell`` is told what happens; the error that it ends with is the caller's to tell.
 
         Raises:
             StillPullingError: the deadline came first; the pull goes on.

@@ -17,6 +17,7 @@ import structlog
 
 from csi_model.csi import capability, volumeid
 from csi_model.csi.context import VolumeContext, parse_request
+from csi_model.csi.observed import observed
 from csi_model.errors import BusyError, InvalidRequestError
 from csi_model.generated import csi_pb2
 from csi_model.generated.csi_pb2_grpc import NodeServicer
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import grpc
 
     from csi_model.csi.engine import Engine
+    from csi_model.volumes.observer import Observer, Tell
 
 log = structlog.get_logger(__name__)
 
@@ -40,13 +42,25 @@ _MAX_NODE_ID = 256
 class Node(NodeServicer):
     """Parses requests and hands them to the engine; at most ``publishes`` of them at once, so that other calls find a free worker."""
 
-    def __init__(self, engine: Engine, *, node_id: str, publishes: int, layouts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        node_id: str,
+        publishes: int,
+        layouts: Sequence[str] = (),
+        relabels: bool = False,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """``relabels`` says that this node's container runtime relabels volumes which their pods do not call read-only (SELinux)."""
         if not 0 < len(node_id.encode()) <= _MAX_NODE_ID:
             msg = f"the node id has {len(node_id.encode())} bytes; give --node-id 1 to {_MAX_NODE_ID}"
             raise InvalidRequestError(msg)
         self._engine = engine
         self._node_id = node_id
         self._layouts = tuple(layouts)
+        self._relabels = relabels
+        self._observers = tuple(observers)
         self._publishes = publishes
         self._free = threading.BoundedSemaphore(publishes)
 
@@ -54,27 +68,8 @@ class Node(NodeServicer):
         self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodePublishVolumeResponse:
         """Show the volume's view at the target path, read-only whatever the request says."""
-        volumeid.require(request.volume_id)
-        _require_path("target_path", request.target_path)
-        if not request.HasField("volume_capability"):
-            msg = "volume_capability is missing"
-            raise InvalidRequestError(msg)
-        capability.require(request.volume_capability)
-        volume = VolumeContext.parse(request.volume_context)
-        if volume.ephemeral and not request.readonly:
-            # The container runtime relabels or chowns a volume that its pod did not call read-only, and fails on ours.
-            msg = "inline volumes are read-only: set readOnly: true beside driver in the pod's csi volume"
-            raise InvalidRequestError(msg)
-        wanted = parse_request(volume.attributes, layouts=self._layouts)
-        with self._worker():
-            self._engine.publish(
-                volume_id=request.volume_id,
-                target=request.target_path,
-                request=wanted,
-                secrets=dict(request.secrets),
-                deadline=time.monotonic() + wait_seconds(context.time_remaining()),
-                who=volume.who,
-            )
+        with observed(request, self._observers) as tell:
+            self._publish(request, context, tell)
         return csi_pb2.NodePublishVolumeResponse()
 
     def NodeUnpublishVolume(
@@ -112,6 +107,30 @@ class Node(NodeServicer):
     def NodeGetInfo(self, request: csi_pb2.NodeGetInfoRequest, context: grpc.ServicerContext) -> csi_pb2.NodeGetInfoResponse:
         """The node's name; volumes are not limited in number, and any node reaches any registry."""
         return csi_pb2.NodeGetInfoResponse(node_id=self._node_id)
+
+    def _publish(self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext, tell: Tell) -> None:
+        volumeid.require(request.volume_id)
+        _require_path("target_path", request.target_path)
+        if not request.HasField("volume_capability"):
+            msg = "volume_capability is missing"
+            raise InvalidRequestError(msg)
+        capability.require(request.volume_capability)
+        volume = VolumeContext.parse(request.volume_context)
+        if volume.ephemeral and not request.readonly and self._relabels:
+            # The container runtime relabels a volume that its pod did not call read-only, and fails on one that is.
+            msg = "this node has SELinux, which would relabel the volume; set readOnly: true beside driver in the pod's csi volume"
+            raise InvalidRequestError(msg)
+        wanted = parse_request(volume.attributes, layouts=self._layouts)
+        with self._worker():
+            self._engine.publish(
+                volume_id=request.volume_id,
+                target=request.target_path,
+                request=wanted,
+                secrets=dict(request.secrets),
+                deadline=time.monotonic() + wait_seconds(context.time_remaining()),
+                who=volume.who,
+                tell=tell,
+            )
 
     @contextmanager
     def _worker(self) -> Iterator[None]:

@@ -26,14 +26,16 @@ _SUPPORTED_VERSIONS = ("1.0.0",)
 class Registration(RegistrationServicer):
     """Tells kubelet where the CSI socket is, and remembers what kubelet made of it.
 
-    ``endpoint`` is the path as the host sees it. ``refused`` is called once with kubelet's reason when it does not register the driver:
-    the process then ends, so that the failure is seen and the next start tries anew.
+    ``endpoint`` is the path as the host sees it. ``accepted`` is called each time that kubelet registers the driver, also after a restart of kubelet's.
+    ``refused`` is called once with kubelet's reason when it does not: the process then ends, so that the failure is seen and the next start
+    tries anew.
     """
 
-    def __init__(self, *, driver: str, endpoint: str, refused: Callable[[str], None]) -> None:
+    def __init__(self, *, driver: str, endpoint: str, refused: Callable[[str], None], accepted: Callable[[], None] = lambda: None) -> None:
         self._driver = driver
         self._endpoint = endpoint
         self._refused = refused
+        self._accepted = accepted
         self.registered = threading.Event()
 
     def GetInfo(self, request: messages.InfoRequest, context: grpc.ServicerContext) -> messages.PluginInfo:
@@ -49,6 +51,7 @@ class Registration(RegistrationServicer):
         if request.plugin_registered:
             self.registered.set()
             log.info("registered with kubelet", driver=self._driver, endpoint=self._endpoint)
+            self._accepted()
         else:
             self.registered.clear()
             log.error("kubelet refused the registration", driver=self._driver, endpoint=self._endpoint, reason=request.error)

@@ -24,7 +24,7 @@ from csi_model.csi.shutdown import Shutdown
 from csi_model.oci.layouturl import LayoutLocation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import grpc
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from csi_model.config.model import Config
     from csi_model.csi.engine import Engine
     from csi_model.csi.measured import CallMeter
+    from csi_model.volumes.observer import Observer
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +48,9 @@ def run(
     registration_dir: Path | None,
     health: Health | None = None,
     meter: CallMeter | None = None,
+    relabels: bool = False,
+    observers: Sequence[Observer] = (),
+    registered: Callable[[], None] = lambda: None,
     shutdown: Shutdown | None = None,
 ) -> int:
     """Serve until SIGTERM, SIGINT or kubelet's refusal; return the exit code.
@@ -54,6 +58,7 @@ def run(
     A call that has not ended ``GRACE_SECONDS`` after the signal is cancelled, but its thread may live on: the caller ends the process with ``os._exit``
     once its own clean-up is done. Signals are handled in the main thread only; elsewhere ``shutdown`` stands in for them.
     ``health`` is kept up to date, and ``meter`` told of the calls.
+    ``relabels`` and ``observers`` are as for ``Node``; ``registered`` is called each time that kubelet has registered the driver.
 
     Raises:
         InvalidRequestError: endpoint, node id or registration directory cannot be used.
@@ -69,8 +74,10 @@ def run(
     for prefix in layouts:
         # Refused now rather than at each publish that names a layout.
         LayoutLocation.parse(prefix)
-    node = Node(engine, node_id=node_id, publishes=config.csi.workers - RESERVED, layouts=layouts)
-    registration = Registration(driver=config.csi.driver_name, endpoint=str(path), refused=lambda _reason: ending.ask(exit_code=1))
+    node = Node(engine, node_id=node_id, publishes=config.csi.workers - RESERVED, layouts=layouts, relabels=relabels, observers=observers)
+    registration = Registration(
+        driver=config.csi.driver_name, endpoint=str(path), accepted=registered, refused=lambda _reason: ending.ask(exit_code=1)
+    )
     with ExitStack() as stack:
         stack.enter_context(ending.on_signals())
         server = csi_server(identity, Controller(layouts=layouts), node, workers=config.csi.workers, meter=meter)

@@ -82,6 +82,7 @@ class Pull:
         self._changed = threading.Condition()
         self._missing = len(self._flights)
         self._failed: BaseException | None = None
+        self._fetched_before = sum(flight.fetched for flight in self._flights)
         self._rate = Rate()
         self._rate.at(self._done())
         for flight in self._flights:
@@ -103,6 +104,11 @@ class Pull:
                 raise self._failed
         return tuple(self._checked(want, layer) for want, layer in zip(self._wants, self._layers, strict=True))
 
+    @property
+    def fetched(self) -> int:
+        """Bytes that have come from the source since this pull began; those before it, of a flight that it joined, do not count."""
+        return sum(flight.fetched for flight in self._flights) - self._fetched_before
+
     def progress(self) -> Progress:
         """How far it is now; the rate is that of the time since it was last asked for, up to ten seconds back."""
         layers = tuple(
@@ -111,7 +117,9 @@ class Pull:
         )
         done = self._done()
         total = sum(layer.total for layer in layers)
-        return Progress(total=total, done=sum(layer.done for layer in layers), rate=self._rate.at(done), layers=layers)
+        with self._changed:  # everybody who waits for the pull may ask
+            rate = self._rate.at(done)
+        return Progress(total=total, done=sum(layer.done for layer in layers), rate=rate, layers=layers)
 
     def leave(self) -> None:
         """Wait no longer. Layers that nobody waits for go on for a while (``linger``) and stop then; twice is fine."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind", bound="Flight[Any]")
 
+_LOOK_EVERY = 5.0
+"""Seconds between two looks of a waiter who wants to know how far the work is."""
+
 
 class Waiter:
     """Whoever waits for a flight; ``cancel`` ends the wait at once, from any thread, also before it began."""
@@ -80,8 +83,8 @@ class Flight(Generic[_Result]):
         with self._changed:
             return self._done
 
-    def wait(self, deadline: float | None = None, waiter: Waiter | None = None) -> _Result:
-        """The result, once it is there.
+    def wait(self, deadline: float | None = None, waiter: Waiter | None = None, look: Callable[[], None] | None = None) -> _Result:
+        """The result, once it is there; meanwhile ``look`` is called every few seconds, and whenever the work has ``changed``.
 
         Raises:
             StillPullingError: ``deadline`` (of ``time.monotonic()``) came first; says how far the work is.
@@ -90,7 +93,7 @@ class Flight(Generic[_Result]):
             CsiModelError: whatever the work failed with.
         """
         waiter = waiter or Waiter()
-        waiter.woken_by(self._notify)
+        waiter.woken_by(self.changed)
         with self._changed:
             self._waiters += 1
             try:
@@ -101,7 +104,11 @@ class Flight(Generic[_Result]):
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise StillPullingError(self.describe())
-                    self._changed.wait(left)
+                    if look is None:
+                        self._changed.wait(left)
+                    else:
+                        look()
+                        self._changed.wait(_LOOK_EVERY if left is None else min(_LOOK_EVERY, left))
             finally:
                 self._waiters -= 1
                 self._abandoned_at = time.monotonic()
@@ -119,7 +126,8 @@ class Flight(Generic[_Result]):
             self._stopping = True
             self._changed.notify_all()
 
-    def _notify(self) -> None:
+    def changed(self) -> None:
+        """Have every waiter look at how far the work is."""
         with self._changed:
             self._changed.notify_all()
 

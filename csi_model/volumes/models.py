@@ -76,6 +76,21 @@ class ModelFlight(Flight[ReadyModel]):
         self.manifest: Digest | None = None
         self.known: ModelDocuments | None = None
         self.pull: Pull | None = None
+        self.source = ""
+        self.began = time.monotonic()
+        self._fetched_before = 0
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that came from the source for this flight so far."""
+        return self._fetched_before + (self.pull.fetched if self.pull is not None else 0)
+
+    def follow(self, pull: Pull, source: str) -> None:
+        """Go on with ``pull``, and let every waiter know."""
+        self._fetched_before = self.fetched
+        self.pull, self.source = pull, source
+        self.describe = lambda: f"still pulling {source}: {pull.progress()}"
+        self.changed()
 
     def progress(self) -> Progress | None:
         """How far the bytes are; None before the first layer is asked for."""
@@ -122,6 +137,11 @@ class Models:
         if missing & (needed(self._store.content, layers, selection) if missing else frozenset()):
             return None
         return ReadyModel(manifest, known.layout.format, tuple(layers))
+
+    def size(self, manifest: Digest) -> int:
+        """Bytes of all layers of a model as they are in the registry; 0 when its manifest is not here."""
+        known = self._load(manifest)
+        return known.size if known is not None else 0
 
     def resolved(self, request: VolumeRequest) -> Digest | None:
         """The manifest that the reference names as far as this node knows, unless the request wants the registry asked."""
@@ -222,8 +242,7 @@ class Models:
         wants = [_want(placement) for placement in placements]
         mode = self._write_mode(placements)
         with self._puller.pull(source, wants, write_mode=mode) as pull:
-            flight.pull = pull
-            flight.describe = lambda: f"{source.name}: {pull.progress()}"
+            flight.follow(pull, source.name)
             while True:
                 try:
                     results = pull.wait(1.0)

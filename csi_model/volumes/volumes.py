@@ -19,7 +19,9 @@ from csi_model.steps import step
 from csi_model.store.keylocks import KeyLocks
 from csi_model.store.records import Publication
 from csi_model.volumes.flight import Waiter
+from csi_model.volumes.look import Look
 from csi_model.volumes.models import credentials_for
+from csi_model.volumes.observer import Mounted, Pulled, tell_nobody
 from csi_model.volumes.views import View
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from csi_model.store.store import Store
     from csi_model.tree.view import Totals
     from csi_model.volumes.models import Models, ReadyModel
+    from csi_model.volumes.observer import Tell
     from csi_model.volumes.request import VolumeRequest
     from csi_model.volumes.views import Views
 
@@ -52,7 +55,9 @@ class _Call:
     request: VolumeRequest
     secrets: Mapping[str, str] = field(repr=False)
     deadline: float | None
+    tell: Tell
     waiter: Waiter = field(default_factory=Waiter)
+    began: float = field(default_factory=time.monotonic)
 
 
 class Volumes:
@@ -87,10 +92,11 @@ class Volumes:
         secrets: Mapping[str, str],
         deadline: float | None,
         who: Mapping[str, str] | None = None,
+        tell: Tell = tell_nobody,
     ) -> None:
         """Make what the request names appear at ``target``, read-only.
 
-        A live mount of the same volume is left as it is, without asking anybody. ``deadline`` is of ``time.monotonic()``.
+        A live mount of the same volume is left as it is, without asking or telling anybody. ``deadline`` is of ``time.monotonic()``.
 
         Raises:
             StillPullingError: the deadline came before the pull's end; the pull goes on.
@@ -100,7 +106,7 @@ class Volumes:
         """
         place = Target.parse(target, root=self._root)
         with self._targets.hold(str(place), patience=0):
-            call = _Call(volume_id, place, request, secrets, deadline)
+            call = _Call(volume_id, place, request, secrets, deadline, tell)
             self._waiters[str(place)] = call.waiter
             try:
                 manifest = self._publish(call)
@@ -213,6 +219,7 @@ class Volumes:
                 state.unpublish(place)
                 raise
             self._views.enter(view.id, place)
+        call.tell(Mounted(view.manifest, time.monotonic() - call.began))
         return view.manifest
 
     def _already_there(self, call: _Call, record: Publication) -> bool:
@@ -240,14 +247,16 @@ class Volumes:
             mounted = self._views.is_mounted(view)
             model = None if mounted else self._models.find(manifest, request.selection)
             if (mounted or model is not None) and (granted or self._models.may_have(request, manifest, credentials)):
+                call.tell(Pulled(manifest, self._models.size(manifest), fetched=0, seconds=0.0))
                 return view, model
         flight = self._models.fetch(request, credentials, pinned)
         try:
-            model = flight.wait(call.deadline, call.waiter)
+            model = flight.wait(call.deadline, call.waiter, look := Look(flight, call.tell))
         except StillPullingError:
             if flight.manifest is not None:
                 self._store.state.pin_volume(call.volume_id, str(request.reference), flight.manifest)
             raise
+        look.last(model)
         return View(model.manifest, request.selection), model
 
     def _is_ours(self, mount: Mount) -> bool:

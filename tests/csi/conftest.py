@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import shutil
 import tempfile
 import threading
@@ -22,10 +23,13 @@ from csi_model.csi.server import RESERVED, csi_server
 from csi_model.errors import ConflictError, NotFoundError, StillPullingError, UnavailableError
 from csi_model.generated import csi_pb2
 from csi_model.generated.csi_pb2_grpc import ControllerStub, IdentityStub, NodeStub
+from csi_model.oci.digest import Digest
+from csi_model.volumes.observer import Mounted, tell_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from csi_model.volumes.observer import Happening, PublishCall, Tell
     from csi_model.volumes.request import VolumeRequest
 
 REFERENCE = "registry.example/llm/tiny:v1"
@@ -71,6 +75,7 @@ class FakeEngine:
         secrets: Mapping[str, str],
         deadline: float,
         who: Mapping[str, str],
+        tell: Tell = tell_nobody,
     ) -> None:
         self.fails()
         with self._changed:
@@ -90,6 +95,7 @@ class FakeEngine:
             msg = f"{target} shows something else"
             raise ConflictError(msg)
         self.published[target] = Published(volume_id, target, request, secrets, deadline, who)
+        tell(Mounted(Digest.of(b"m"), 0.1))
 
     def unpublish(self, *, volume_id: str, target: str) -> None:
         self.fails()
@@ -112,6 +118,13 @@ class FakeEngine:
         with self._changed:
             self.pulling = False
             self._changed.notify_all()
+
+
+class Selinux(enum.Enum):
+    """Whether a node has it."""
+
+    ON = "on"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +169,32 @@ def workers() -> int:
 
 
 @pytest.fixture
-def client(engine: FakeEngine, ready: threading.Event, short_dir: Path, workers: int) -> Iterator[Client]:
+def selinux() -> Selinux:
+    """Whether the served node relabels volumes."""
+    return Selinux.OFF
+
+
+@pytest.fixture
+def told() -> list[tuple[PublishCall, Happening]]:
+    """What an observer of the served node was told."""
+    return []
+
+
+@pytest.fixture
+def node(engine: FakeEngine, workers: int, selinux: Selinux, told: list[tuple[PublishCall, Happening]]) -> Node:
+    return Node(
+        engine,
+        node_id="node-1",
+        publishes=workers - RESERVED,
+        layouts=LAYOUTS,
+        relabels=selinux is Selinux.ON,
+        observers=[lambda call, happening: told.append((call, happening))],
+    )
+
+
+@pytest.fixture
+def client(node: Node, ready: threading.Event, short_dir: Path, workers: int, engine: FakeEngine) -> Iterator[Client]:
     """A client of a served fake engine."""
-    node = Node(engine, node_id="node-1", publishes=workers - RESERVED, layouts=LAYOUTS)
     server = csi_server(Identity("csi-model.test", ready), Controller(layouts=LAYOUTS), node, workers=workers)
     sockets.listen(server, short_dir / "csi.sock")
     server.start()

@@ -15,7 +15,7 @@ from csi_model.errors import InvalidRequestError
 from csi_model.generated import csi_pb2
 from csi_model.volumes.request import PullPolicy
 
-from .conftest import REFERENCE, Client, FakeEngine, mount_capability, publish_request, refused
+from .conftest import REFERENCE, Client, FakeEngine, Selinux, mount_capability, publish_request, refused
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 Mode = csi_pb2.VolumeCapability.AccessMode
@@ -71,7 +71,6 @@ def _uses(engine: FakeEngine) -> int:
         ({"volume_context": {"reference": "oci-layout+s3://srv/models/x"}}, grpc.StatusCode.PERMISSION_DENIED, "allowedPrefixes"),
         ({"volume_context": {"reference": "oci-layout:///srv/models/../../etc"}}, INVALID, ""),
         ({"volume_context": {"reference": "oci-layout+zip://a::file:///srv/models/b"}}, INVALID, "::"),
-        ({"readonly": False, "volume_context": {"reference": REFERENCE, **KUBELET}}, INVALID, "readOnly: true"),
     ],
 )
 def test_a_publish_is_refused_before_the_engine_hears_of_it(
@@ -103,6 +102,26 @@ def test_every_access_mode_is_accepted_and_read_only_is_not_asked_for(
     capability = mount_capability(mode, fs_type="ext4", mount_flags=["ro", "nosuid", "nodev"])
     client.node.NodePublishVolume(publish_request(volume_capability=capability, readonly=False))
     assert len(engine.published) == 1
+
+
+INLINE = {"reference": REFERENCE, **KUBELET}
+
+
+def test_an_inline_volume_that_forgot_read_only_is_published_read_only(client: Client, engine: FakeEngine) -> None:
+    """Where nobody relabels volumes, the pod gets what it would have got with readOnly: true."""
+    client.node.NodePublishVolume(publish_request(readonly=False, volume_context=INLINE))
+    assert len(engine.published) == 1
+
+
+@pytest.mark.parametrize("selinux", [Selinux.ON])
+def test_with_selinux_an_inline_volume_must_say_read_only(client: Client, engine: FakeEngine) -> None:
+    """The runtime would relabel the volume and fail: the line to add is named; read-only and persistent volumes are not relabelled."""
+    with refused(INVALID, "readOnly: true"):
+        client.node.NodePublishVolume(publish_request(readonly=False, volume_context=INLINE))
+    assert _uses(engine) == 0
+    client.node.NodePublishVolume(publish_request(readonly=True, volume_context=INLINE))
+    client.node.NodePublishVolume(publish_request(readonly=False, target_path="/pv"))
+    assert len(engine.published) == 2
 
 
 @pytest.mark.parametrize("volume_id", ["a static handle, free text / ü", "csi-model:v1:no-digest", "../../x", "x" * 1024])

@@ -13,12 +13,15 @@ import pytest
 
 from csi_model.config.model import Config, Pull, RegistryHost, Views
 from csi_model.volumes.engine import Engine, open_engine
+from csi_model.volumes.observer import tell_nobody
 from csi_model.volumes.request import VolumeRequest
 from tests.fakes.registry import BasicAuth, FakeRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from csi_model.volumes.observer import Tell
 
 USER, PASSWORD = "ann", "correct horse battery"
 
@@ -35,6 +38,7 @@ class Node:
         """Publish at the target ``name`` and return its path; ``secrets`` and attributes by keyword."""
         assert self.engine is not None
         secrets: Mapping[str, str] = more.pop("secrets", {})  # type: ignore[assignment]
+        tell: Tell = more.pop("tell", tell_nobody)  # type: ignore[assignment]
         attributes = {"reference": reference, **{key: str(value) for key, value in more.items()}}
         target = self.target(name)
         self.engine.volumes.publish(
@@ -43,6 +47,7 @@ class Node:
             request=VolumeRequest.parse(attributes),
             secrets=secrets,
             deadline=time.monotonic() + wait,
+            tell=tell,
         )
         return target
 
