@@ -1,6 +1,6 @@
 """Container images without a hub: written by hand as OCI archives, for ``ctr images import``.
 
-Both are Debian's static busybox. A pause container only has to live until it is killed, which ``sleep`` does as well as any.
+Pause and busybox are Debian's static busybox. A pause container only has to live until it is killed, which ``sleep`` does as well as any.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 BUSYBOX = "localhost/busybox:1"
 PAUSE = "localhost/pause:1"
+PROVISIONER = "localhost/csi-provisioner:v6.3.0"
 _FOREVER = ("/bin/busybox", "sleep", "2147483647")
 
 
@@ -25,7 +26,8 @@ class Image:
 
     name: str
     layer: bytes
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
 
     def write(self, path: Path) -> Path:
         """Write it as an OCI archive that containerd imports under its name."""
@@ -33,7 +35,7 @@ class Image:
         config = {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Cmd": list(self.command), "Env": ["PATH=/bin"]},
+            "config": {"Entrypoint": list(self.entrypoint), "Cmd": list(self.command), "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [layer]},
         }
         config_data = json.dumps(config).encode()
@@ -83,6 +85,14 @@ def pause() -> Image:
         _add_folder(layer, "bin", 0o755)
         _add(layer, "bin/busybox", _program().read_bytes(), 0o755)
     return Image(PAUSE, packed.getvalue(), _FOREVER)
+
+
+def provisioner(program: Path) -> Image:
+    """The external provisioner, a program that needs nothing beside it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as layer:
+        _add(layer, "csi-provisioner", program.read_bytes(), 0o755)
+    return Image(PROVISIONER, packed.getvalue(), (), ("/csi-provisioner",))
 
 
 def _program() -> Path:

@@ -39,6 +39,7 @@ class Machine:
     keeper: subprocess.Popen[str]
     pid: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    spawned: list[Service] = field(default_factory=list)
 
     def boot(self) -> None:
         """Start its first process; nothing else runs on it then."""
@@ -48,6 +49,13 @@ class Machine:
         """Kill every process at once, as when the power fails: mounts and ``/run`` are gone, the disk stays."""
         self._order("halt")
         self.pid = 0
+        self.bury()
+
+    def bury(self) -> None:
+        """Wait for the services of a halted machine to be gone from this process too."""
+        for service in self.spawned:
+            service.entered.wait(20)
+        self.spawned.clear()
 
     def run(self, *command: str, text: str | None = None, timeout: float = 120, check: bool = True) -> str:
         """Run a program on the machine to its end and return what it printed; errors carry what it said."""
@@ -70,7 +78,9 @@ class Machine:
                 env=self.environment,
                 start_new_session=True,
             )
-        return Service(name, process)
+        service = Service(name, process)
+        self.spawned.append(service)
+        return service
 
     def log(self, name: str) -> Path:
         """The log of a service."""
@@ -158,11 +168,13 @@ def machine() -> Iterator[Machine]:
         )
     assert process.stdin is not None
     assert process.stdout is not None
+    made = Machine(folder, process, environment=_environment(folder))
     try:
-        yield Machine(folder, process, environment=_environment(folder))
+        yield made
     finally:
         process.stdin.close()
         code = process.wait(60)
+        made.bury()
         process.stdout.close()
         said = told.read_text()
         told.unlink()

@@ -1,0 +1,133 @@
+"""The node and what runs on it, for scenarios. One node serves a whole run; each test cleans up its own pods.
+
+A scenario asks for fixtures by what it needs:
+
+- ``node``: Kubernetes (``Node``): ``kubectl``, ``apply``, ``start``/``stop``/``kill``/``restart`` of services, ``reboot``.
+- ``registry``: an open registry on the node (``NodeRegistry``); ``private`` asks for a password; ``slow_wire`` leads to the open one slowly.
+- ``artifact``, ``car``: the real model in the registry (``Model``), as ModelPack artifact and as Modelcar image.
+- ``driver``: csi-model, installed by helm and Ready (``Installation``). A test that changes or removes it puts it back.
+- ``pods``: starts pods (``Pods``); at the end of the test they are deleted, and the test fails if anything of them stays.
+
+A test that fails leaves its artifacts in ``e2e/artifacts/<test>``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e import image
+from e2e.kubernetes import artifacts, build, images, models
+from e2e.kubernetes.installation import Installation, default_values
+from e2e.kubernetes.leftovers import traces
+from e2e.kubernetes.node import Node, running_node
+from e2e.kubernetes.pods import Pods
+from e2e.kubernetes.registries import NodeRegistry, SlowWire
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from e2e.kubernetes.models import Model
+
+_HERE = Path(__file__).parent
+_SECONDS = 600
+USER, PASSWORD = "reader", "correct horse"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything here needs the node, and runs only when it is asked for: by marker, or by naming a path in this folder."""
+    here = [item for item in items if _HERE in item.path.parents]
+    for item in here:
+        item.add_marker(pytest.mark.kubernetes)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SECONDS))
+    named = any(_HERE.name in argument for argument in config.args)
+    if not named and not {"kubernetes", "gate"} & set(config.option.markexpr.split()):
+        config.hook.pytest_deselected(items=here)
+        items[:] = [item for item in items if item not in here]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep artifacts of a failed test."""
+    report = yield
+    node = getattr(item, "funcargs", {}).get("node")
+    if report.failed and isinstance(node, Node):
+        report.sections.append(("artifacts", str(artifacts.keep(node, f"{item.name}-{report.when}"))))
+    return report
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """A Kubernetes node that is Ready. When the run ends, nothing of it is left on this machine."""
+    before = traces()
+    with running_node() as running:
+        provisioner = images.provisioner(build.programs()["csi-provisioner"])
+        running.load_image(provisioner.write(running.machine.folder / "provisioner.tar"))
+        yield running
+    assert traces().since(before) == []
+
+
+@pytest.fixture(scope="session")
+def registry(node: Node) -> NodeRegistry:
+    """An open registry."""
+    made = NodeRegistry(node, "registry", 5000, node.machine.folder / "registry")
+    made.add()
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="session")
+def private(node: Node, registry: NodeRegistry) -> NodeRegistry:
+    """The same content for those who know the password."""
+    made = NodeRegistry(node, "private-registry", 5001, registry.data)
+    made.add(username=USER, password=PASSWORD)
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="session")
+def slow_wire(node: Node, registry: NodeRegistry) -> SlowWire:
+    """A way to the registry that lets nothing through until a test says how much."""
+    made = SlowWire(node, registry, 5002)
+    made.start(0)
+    return made
+
+
+@pytest.fixture(scope="session")
+def artifact(registry: NodeRegistry) -> Model:
+    """The real model as a ModelPack artifact."""
+    return models.real_artifact(registry)
+
+
+@pytest.fixture(scope="session")
+def car(registry: NodeRegistry, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The real model as a Modelcar image, in ``/models``."""
+    return models.real_image(registry, tmp_path_factory.mktemp("car"))
+
+
+@pytest.fixture(scope="session")
+def _installed(node: Node) -> Installation:
+    node.load_image(image.build_image().archive)
+    made = Installation(node)
+    made.install(default_values([f"10.99.0.1:{port}" for port in (5000, 5001, 5002)]))
+    return made
+
+
+@pytest.fixture
+def driver(_installed: Installation) -> Iterator[Installation]:
+    """csi-model, installed with helm. What a test changes of it is changed back."""
+    values = dict(_installed.values)
+    yield _installed
+    if _installed.values != values or not _installed.installed():
+        _installed.install(values)
+
+
+@pytest.fixture
+def pods(node: Node) -> Iterator[Pods]:
+    """The test's pods; they are gone when it ends."""
+    made = Pods(node)
+    yield made
+    made.end()

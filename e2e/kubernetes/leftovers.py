@@ -1,0 +1,74 @@
+"""What a node could leave on the machine: folders, mounts, processes, loop devices, cgroups, network interfaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.kubernetes.keeper import PREFIX, cgroups
+
+# Where Kubernetes and its tools write when nobody tells them to write elsewhere.
+_USUAL = (
+    "/etc/cni/net.d",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/opt/containerd",
+    "/run/cni",
+    "/run/containerd",
+    "/run/kubernetes",
+    "/usr/libexec/kubernetes",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/csi-model",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+    "/var/log/pods",
+    "~/.cache/helm",
+    "~/.config/helm",
+    "~/.kube",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What of nodes is on this machine at one moment."""
+
+    found: frozenset[str]
+
+    def since(self, before: Traces) -> list[str]:
+        """What has come since then."""
+        return sorted(self.found - before.found)
+
+
+def traces() -> Traces:
+    """Look at the machine. Other nodes that run now are seen as well."""
+    found = {f"path {path}" for path in (*_USUAL, *(str(path) for path in Path("/var/tmp").glob(f"{PREFIX}*"))) if _there(path)}
+    found |= {f"network interface {path.name}" for path in Path("/sys/class/net").iterdir()}
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found.add(f"loop device {backing.parts[3]} of {backing.read_text().strip()}")
+    for top in cgroups(""):
+        found |= {f"cgroup {path}" for path in top.glob(f"{PREFIX}*")}
+        found |= {f"cgroup {top / name}" for name in ("kubepods", "k8s.io") if (top / name).exists()}
+    for process in Path("/proc").glob("[0-9]*"):
+        found |= _of_process(process)
+    return Traces(frozenset(found))
+
+
+def _there(path: str) -> bool:
+    return os.path.lexists(Path(path).expanduser())
+
+
+def _of_process(process: Path) -> set[str]:
+    """A process that has to do with a node, and the mounts that it sees of one."""
+    found = set()
+    with contextlib.suppress(OSError):
+        command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        if PREFIX in command and process.name != str(os.getpid()):
+            found.add(f"process {process.name}: {command}")
+        mounts = (process / "mountinfo").read_text(errors="replace")
+        found |= {f"mount {line.split()[4]}" for line in mounts.splitlines() if PREFIX in line}
+    return found
