@@ -1,0 +1,38 @@
+"""Runs buildah with its storage in a folder of ours, and other programs for what they print."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def buildah(work: Path, command: str, *arguments: str) -> None:
+    """Run one command; ``work/storage`` and ``work/run`` are its own.
+
+    Raises:
+        RuntimeError: It failed; the message holds the end of what it said.
+    """
+    # buildah leaves a mount of its storage behind: here it ends with the namespace.
+    line = ["unshare", "--mount", "--propagation", "private", "buildah", "--root", str(work / "storage"), "--runroot", str(work / "run")]
+    output_of(*line, command, *arguments, temporary=work / "tmp")
+
+
+def output_of(*command: str, stdin: str | None = None, temporary: Path | None = None) -> str:
+    """What a program prints. ``temporary`` is made and named to it as the folder for its temporary files.
+
+    Raises:
+        RuntimeError: It failed; the message holds the end of what it said.
+    """
+    environment = dict(os.environ)
+    if temporary is not None:
+        temporary.mkdir(exist_ok=True)
+        environment["TMPDIR"] = str(temporary)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        msg = f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        raise RuntimeError(msg)
+    return done.stdout
