@@ -2,9 +2,9 @@
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 
-.PHONY: help setup demo test unit soak bench proto docs format clean
+.PHONY: help setup demo test e2e unit soak bench proto docs format clean
 help: ## what there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: ## Debian packages, Python environment, csi-sanity where Go is there
 	@.ci/setup
@@ -14,6 +14,10 @@ demo: setup ## pack a real model, serve it, pull it, publish it over CSI, load i
 
 test: setup ## every test: unit, root, end to end; linters and types among them
 	$(PYTEST) -n 2 --dist worksteal tests e2e
+
+e2e: ## every scenario on a real Kubernetes node, which it builds from Go modules first (20 minutes, once)
+	@.ci/setup e2e
+	$(PYTEST) -m kubernetes e2e
 
 unit: setup ## the tests that need neither root nor image tools
 	$(PYTEST) -m "not root and not e2e" tests

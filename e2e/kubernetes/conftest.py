@@ -36,17 +36,14 @@ _SECONDS = 600
 USER, PASSWORD = "reader", "correct horse"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Everything here needs the node, and runs only when it is asked for: by marker, or by naming a path in this folder."""
-    here = [item for item in items if _HERE in item.path.parents]
-    for item in here:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs the node, and time."""
+    for item in items:
+        if _HERE not in item.path.parents:
+            continue
         item.add_marker(pytest.mark.kubernetes)
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_SECONDS))
-    named = any(_HERE.name in argument for argument in config.args)
-    if not named and not {"kubernetes", "gate"} & set(config.option.markexpr.split()):
-        config.hook.pytest_deselected(items=here)
-        items[:] = [item for item in items if item not in here]
 
 
 @pytest.hookimpl(wrapper=True)

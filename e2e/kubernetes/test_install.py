@@ -56,4 +56,4 @@ def test_nothing_is_left_after_the_last_pod(node: Node, driver: Installation, ar
     driver.uninstall()
     assert driver.sockets() == []
     assert node.mounts(STATE) == []
-    assert node.mounts("/var/lib/kubelet/pods") == []
+    until("kubelet has unmounted all", lambda: not node.mounts("/var/lib/kubelet/pods"), within=20)
