@@ -51,6 +51,10 @@ class UnavailableError(CsiModelError):
     """A registry or service is silent, overloaded or stopping; a later retry may succeed."""
 
 
+class StoppedError(UnavailableError):
+    """The driver is stopping, or the work was stopped because nobody waited for it; a retry goes on with what is on disk."""
+
+
 class CorruptContentError(CsiModelError):
     """Bytes whose size or digest is not what their descriptor says."""
 

@@ -149,6 +149,14 @@ def directio_is_safe(version: KernelVersion) -> bool:
     return version.major >= 7 or (patch is not None and version.patch >= patch)
 
 
+def kernel_best(version: KernelVersion) -> Strategy:
+    """The highest rung that a kernel of this version can do, where it was built with what the rung needs."""
+    if directio_is_safe(version):
+        return Strategy.EROFS_DIRECT
+    blocks_of_512 = (version.major, version.minor) >= (6, 4) or ((version.major, version.minor) == (6, 1) and version.patch >= 113)
+    return Strategy.EROFS_LOOP if blocks_of_512 else Strategy.MATERIALISE
+
+
 def is_whole_layer(file: File, sizes: Mapping[Digest, int]) -> bool:
     """Whether a file is a whole content file, to the last attribute (0444, root, mtime 0), so that a hard link can stand for it."""
     if len(file.segments) != 1 or (file.mode, file.uid, file.gid, file.mtime_ns) != (0o444, 0, 0, 0):

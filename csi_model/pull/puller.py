@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from csi_model.errors import BusyError, CsiModelError, NoSpaceError, UnavailableError
+from csi_model.errors import BusyError, CsiModelError, NoSpaceError, StoppedError
 from csi_model.linux.disk import free_bytes
 from csi_model.pull.counters import Counters
 from csi_model.pull.fetch import host_of
@@ -114,7 +114,7 @@ class Puller:
         with self._lock:
             if self._closed:
                 msg = "the driver is stopping; ask again after its restart"
-                raise UnavailableError(msg)
+                raise StoppedError(msg)
             self._check_space(source, [want for want in wants if _key(want) not in present and _key(want) not in self._flights])
             joined: set[int] = set()
             for want in wants:

@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from csi_model.errors import UnavailableError
+from csi_model.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ class Stop:
         """
         if self._set:
             msg = "the pull was stopped; asking again goes on with what is on disk"
-            raise UnavailableError(msg)
+            raise StoppedError(msg)
 
     @contextmanager
     def child(self) -> Iterator[Stop]:

@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from csi_model.errors import UnavailableError
+from csi_model.errors import StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Cancellation:
         """
         if self._event.is_set():
             msg = "the transfer was stopped; ask again to go on"
-            raise UnavailableError(msg)
+            raise StoppedError(msg)
 
     def sleep(self, seconds: float) -> None:
         """Wait, or raise as soon as it is cancelled."""

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from typing import TYPE_CHECKING, Self
 
-from csi_model.errors import CorruptContentError, InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
+from csi_model.errors import CorruptContentError, InvalidRequestError, NotFoundError, StoppedError, UnsupportedError
 from csi_model.oci import mediatypes
 from csi_model.oci.descriptor import Descriptor
 from csi_model.oci.document import MAX_DOCUMENT, parse_json
@@ -134,7 +134,7 @@ class LayoutBlobReader:
         with self._lock:
             if self._closed:
                 msg = "the transfer was stopped; ask again to go on"
-                raise UnavailableError(msg)
+                raise StoppedError(msg)
             wanted = min(len(buffer), self._end - self._position)
             if not wanted:
                 return 0

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from csi_model.errors import BusyError, StillPullingError, UnavailableError
+from csi_model.errors import BusyError, StillPullingError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -117,7 +117,7 @@ class Flight(Generic[_Result]):
                 raise self._error
             if not self._done:
                 msg = "the driver is stopping; the next start goes on with what is on disk"
-                raise UnavailableError(msg)
+                raise StoppedError(msg)
             return cast("_Result", self._result)
 
     def stop(self) -> None:
@@ -165,7 +165,7 @@ class Flights(Generic[_Kind]):
         with self._lock:
             if self._stopped:
                 msg = "the driver is stopping"
-                raise UnavailableError(msg)
+                raise StoppedError(msg)
             if key in self._flights:
                 return self._flights[key][0]
             flight = self._kind(self._linger)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from csi_model.errors import CorruptContentError, NotFoundError, StillPullingError, UnavailableError
+from csi_model.errors import CorruptContentError, NotFoundError, StillPullingError, StoppedError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
@@ -249,7 +249,7 @@ class Models:
                 except StillPullingError:
                     if flight.cancelled:
                         msg = f"the pull of {source.name} was stopped; what is on disk is resumed by the next request"
-                        raise UnavailableError(msg) from None
+                        raise StoppedError(msg) from None
                 else:
                     break
         for want in wants:

@@ -36,8 +36,19 @@ class PublishCall:
     @property
     def volume(self) -> str:
         """The volume's name in the pod, or the PersistentVolume's, from kubelet's ``…/kubernetes.io~csi/<name>/mount``."""
+        parts = self._parts
+        return parts[-2] if parts else ""
+
+    @property
+    def target_uid(self) -> str:
+        """The pod's uid as kubelet's path has it, ``…/pods/<uid>/volumes/kubernetes.io~csi/…``; no pod's author can choose it."""
+        parts = self._parts
+        return parts[-5] if len(parts) > 5 and parts[-6] == "pods" else ""
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
         parts = PurePosixPath(self.target).parts
-        return parts[-2] if len(parts) > 2 and parts[-3] == _PLUGIN else ""
+        return parts if len(parts) > 2 and parts[-3] == _PLUGIN else ()
 
 
 @dataclass(frozen=True, slots=True)
