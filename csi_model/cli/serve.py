@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from csi_model.cli import exits
 from csi_model.cli.options import DEFAULT_STATE_DIR, ConfigFile, StateDir
 from csi_model.errors import CsiModelError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from csi_model.csi.health import Health
+    from csi_model.metrics.metrics import Metrics
 
 
 def serve(
@@ -26,6 +33,14 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    metrics_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where /metrics, /healthz and /readyz are served over HTTP; :9808 means all addresses. Without it they are not.",
+            show_default=False,
+        ),
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     config: ConfigFile = None,
 ) -> None:
@@ -34,6 +49,7 @@ def serve(
 
     from csi_model.cli import logs
     from csi_model.cli.access import load_config
+    from csi_model.csi.health import Health
     from csi_model.csi.serve import run
     from csi_model.linux import selinux
     from csi_model.volumes.engine import open_engine
@@ -41,13 +57,20 @@ def serve(
     settings = load_config(config)
     logs.for_driver(settings.log_level)
     try:
-        with open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True) as engine:
+        with ExitStack() as stack:
+            health = Health()
+            metrics = stack.enter_context(_monitoring(metrics_address, health)) if metrics_address is not None else None
+            engine = stack.enter_context(open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True))
+            if metrics is not None:
+                stack.enter_context(metrics.watch(engine))
             code = run(
                 settings,
                 engine.volumes,
                 endpoint=endpoint,
                 node_id=node_id,
                 registration_dir=registration_dir,
+                health=health,
+                meter=metrics.calls if metrics is not None else None,
                 relabels=selinux.is_enabled(),
             )
     except CsiModelError as error:
@@ -58,3 +81,10 @@ def serve(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _monitoring(address: str, health: Health) -> AbstractContextManager[Metrics]:
+    # Imported only where it is asked for: idle memory is counted on every node.
+    from csi_model.metrics.monitor import monitoring
+
+    return monitoring(address, health)

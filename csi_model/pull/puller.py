@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from csi_model.mount.strategy import WriteMode
     from csi_model.oci.digest import Digest
-    from csi_model.pull.schedule import Slot
+    from csi_model.pull.schedule import Slot, Work
     from csi_model.sources.protocol import Source
     from csi_model.store.content import ContentStore
     from csi_model.store.records import LayerRecord
@@ -132,9 +132,7 @@ class Puller:
                 layers.append(flight)
         pull = Pull(wants, layers, self._leave)
         for position, flight in enumerate(new):
-            # In a copy of this thread's context, so that the layer's log lines name the model that wanted it first.
-            fly = partial(copy_context().run, self._fly, flight, source, write_mode)
-            self._schedule.submit(host_of(source), position, fly)
+            self._schedule.submit(host_of(source), position, _as_here(partial(self._fly, flight, source, write_mode)))
         return pull
 
     def buffers_lent(self) -> int:
@@ -235,6 +233,12 @@ class Puller:
                 return min(ingest.length(), want.descriptor.size)
         except BusyError:
             return 0
+
+
+def _as_here(work: Work) -> Work:
+    """The work in a copy of this thread's context: a layer's log lines name the model that wanted it first."""
+    context = copy_context()
+    return lambda slot: context.run(work, slot)
 
 
 def _key(want: LayerWant) -> Hashable:

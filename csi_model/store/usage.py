@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csi_model.store.faults import disk_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -30,29 +32,21 @@ def usage(root: Path) -> Usage:
     """
     with disk_errors(f"cannot add up {root}"):
         return Usage(
-            content=_weigh(root / "content", linked=True),
-            ingest=_weigh(root / "ingest", linked=True),
-            views=_weigh(root / "views", linked=False),
+            content=sum(file.st_size for file in _files(root / "content")),
+            ingest=sum(file.st_size for file in _files(root / "ingest")),
+            views=sum(file.st_size for file in _files(root / "views") if file.st_nlink == 1),
         )
 
 
-def _weigh(directory: Path, *, linked: bool) -> int:
-    """The lengths of all files below; those that have a second name only where they are ``linked``."""
-    total = 0
+def _files(directory: Path) -> Iterator[os.stat_result]:
+    """What is known of each file below."""
     waiting = [str(directory)]
     while waiting:
-        try:
-            entries = os.scandir(waiting.pop())
-        except FileNotFoundError:
-            continue
-        with entries:
+        with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                try:
+                with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(entry.path)
-                elif stat.S_ISREG(status.st_mode) and (linked or status.st_nlink == 1):
-                    total += status.st_size
-    return total
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(entry.path)
+                    elif stat.S_ISREG(status.st_mode):
+                        yield status
