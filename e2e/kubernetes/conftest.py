@@ -63,8 +63,9 @@ def node() -> Iterator[Node]:
     with running_node() as running:
         provisioner = images.provisioner(build.programs()["csi-provisioner"])
         running.load_image(provisioner.write(running.machine.folder / "provisioner.tar"))
+        name = running.machine.folder.name
         yield running
-    assert traces().since(before) == []
+    assert traces().since(before, name) == []
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from csi_model import __version__
+from e2e.kubernetes.images import PROVISIONER
 from e2e.kubernetes.node import DRIVER, until
 
 if TYPE_CHECKING:
@@ -117,6 +118,13 @@ class Installation:
     def sockets(self) -> list[str]:
         """The driver's sockets that are there."""
         return [path for path in SOCKETS if self.node.machine.path(path).exists()]
+
+
+def with_class(name: str, reference: str) -> dict[str, Any]:
+    """Values of ``controller`` for claims of one StorageClass, whose volumes all show ``reference``."""
+    repository, _, tag = PROVISIONER.rpartition(":")
+    image = {"repository": repository, "tag": tag, "pullPolicy": "Never"}
+    return {"enabled": True, "provisioner": {"image": image}, "storageClasses": [{"name": name, "parameters": {"reference": reference}}]}
 
 
 def default_values(hosts: list[str]) -> dict[str, Any]:

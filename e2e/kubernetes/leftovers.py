@@ -38,9 +38,9 @@ class Traces:
 
     found: frozenset[str]
 
-    def since(self, before: Traces) -> list[str]:
-        """What has come since then."""
-        return sorted(self.found - before.found)
+    def since(self, before: Traces, name: str) -> list[str]:
+        """What has come since then, apart from what belongs to nodes of other names, which others may run at the same time."""
+        return sorted(trace for trace in self.found - before.found if name in trace or PREFIX not in trace)
 
 
 def traces() -> Traces:

@@ -66,6 +66,10 @@ class NodeRegistry:
         """Stop it: connections are refused from now on."""
         self.node.stop(self.name)
 
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.name in self.node.services and self.node.services[self.name].running
+
     @contextmanager
     def pushing(self) -> Iterator[Registry]:
         """A registry to push to from outside; ``seen_inside`` says what its references are called on the node."""

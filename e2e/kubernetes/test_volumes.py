@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.kubernetes import manifests, models
-from e2e.kubernetes.images import PROVISIONER
+from e2e.kubernetes.installation import with_class
 from e2e.kubernetes.node import until
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ def test_a_static_volume_serves_many_pods(node: Node, driver: Installation, arti
 
 def test_a_claim_becomes_a_volume(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
     """A claim of a StorageClass that names a model is bound by the controller, read by a pod, and its volume deleted with it."""
-    repository, _, tag = PROVISIONER.rpartition(":")
-    image = {"repository": repository, "tag": tag, "pullPolicy": "Never"}
-    classes = [{"name": "minilm", "parameters": {"reference": artifact.reference}}]
-    driver.upgrade(controller={"enabled": True, "provisioner": {"image": image}, "storageClasses": classes})
+    driver.upgrade(controller=with_class("minilm", artifact.reference))
     node.apply(manifests.claim("dynamic", storageClassName="minilm"))
     pod = pods.run(manifests.pod("dynamic", {"model": manifests.claimed("dynamic")}))
     assert pod.checksums("/model") == artifact.files
