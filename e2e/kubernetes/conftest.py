@@ -108,7 +108,7 @@ def car(registry: NodeRegistry, tmp_path_factory: pytest.TempPathFactory) -> Mod
 
 @pytest.fixture(scope="session")
 def _installed(node: Node) -> Installation:
-    node.load_image(image.build_image().archive)
+    node.load_image(image.build_image())
     made = Installation(node)
     made.install(default_values([f"10.99.0.1:{port}" for port in (5000, 5001, 5002)]))
     return made
