@@ -1,0 +1,90 @@
+"""Scenarios 4 and 5: a pull that takes minutes, and pods that come and go in the middle of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.kubernetes import manifests, models
+from e2e.kubernetes.installation import STATE
+from e2e.kubernetes.node import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from e2e.kubernetes.installation import Installation
+    from e2e.kubernetes.pods import Pod, Pods
+    from e2e.kubernetes.registries import NodeRegistry, SlowWire
+
+_MEBIBYTES = 48
+_UNPUBLISHED_WITHIN = 120
+
+
+@pytest.fixture
+def trickle(slow_wire: SlowWire) -> Iterator[SlowWire]:
+    """The slow wire; nothing passes before and after."""
+    slow_wire.set_rate(0)
+    yield slow_wire
+    slow_wire.set_rate(0)
+
+
+def ready_after_pulled(pod: Pod) -> float:
+    """Seconds from the moment at which all bytes were there until the pod was Ready, polled ten times a second."""
+    until(f"the pull of {pod.name} has ended", lambda: any(event.reason == "Pulled" for event in pod.events()), within=300)
+    return pod.wait_ready()
+
+
+def test_a_pull_of_three_minutes(driver: Installation, registry: NodeRegistry, trickle: SlowWire, pods: Pods, tmp_path: Path) -> None:
+    """Progress is told, a pod that joins in the middle costs no byte, and both run within seconds of the pull's end."""
+    model = models.made_up(registry, "slow", tmp_path, mebibytes=_MEBIBYTES)
+    volume = manifests.inline(trickle.seen_here(model.reference))
+    trickle.set_rate(model.size // 180)
+    began = time.monotonic()
+    (first,) = pods.start(manifests.pod("first", {"model": volume}))
+    first.wait_event("Pulling")
+    time.sleep(60)
+    (second,) = pods.start(manifests.pod("second", {"model": volume}))
+    second.wait_event("Pulling")
+    waited = ready_after_pulled(first)
+    took = time.monotonic() - began
+    print(
+        f"the pull took {took - waited:.0f} s; the first pod was Ready {waited:.1f} s after its end, the second {second.wait_ready():.1f} s later"
+    )
+    assert 150 < took < 260
+    assert waited < 3
+    progress = [event.message for event in first.events() if event.reason == "PullProgress"]
+    assert 2 <= len(progress) <= 8, progress
+    told = first.wait_event("FailedMount", "of ")
+    assert told.count == 1, "a first wait of 110 s ends before the pull, and the second sees its end"
+    assert first.checksums("/model") == second.checksums("/model") == model.files
+    sent = registry.served()
+    assert sum(sent[f"sha256:{digest}"] for digest in model.files.values()) == model.size, "every byte came once"
+
+
+@pytest.mark.parametrize("grace", [0, 30])
+def test_a_pod_deleted_in_mid_pull(
+    driver: Installation, registry: NodeRegistry, trickle: SlowWire, pods: Pods, tmp_path: Path, grace: int
+) -> None:
+    """Within two minutes nothing of it is left; the pull stops after its linger, and the next pod resumes it without a byte twice."""
+    model = models.made_up(registry, f"deleted-{grace}", tmp_path, mebibytes=_MEBIBYTES)
+    volume = manifests.inline(trickle.seen_here(model.reference))
+    trickle.set_rate(256 * 1024)
+    (pod,) = pods.start(manifests.pod("deleted", {"model": volume}, terminationGracePeriodSeconds=grace))
+    pod.wait_event("Pulling")
+    time.sleep(10)
+    pod.delete(grace=grace)
+    gone = pod.wait_gone(within=_UNPUBLISHED_WITHIN)
+    print(f"deleted with grace {grace}: nothing was left after {gone:.0f} s")
+    until("the pull has stopped", lambda: not driver.metrics().get("csi_model_pulls_in_flight"), within=30)
+    ingests = driver.node.machine.path(f"{STATE}/ingest")
+    kept = sum(path.stat().st_blocks * 512 for path in ingests.rglob("*") if path.is_file())
+    assert kept > 1 << 20, "what was pulled is kept for the next pod"
+    trickle.set_rate(64 << 20)
+    again = pods.run(manifests.pod("again", {"model": volume}), within=90)
+    assert again.checksums("/model") == model.files
+    sent = sum(registry.served()[f"sha256:{digest}"] for digest in model.files.values())
+    # What was on the wire when the connections were closed is lost, a megabyte or so for each.
+    assert sent < model.size + (24 << 20), f"{sent} bytes were sent for {model.size}"
