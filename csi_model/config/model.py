@@ -10,12 +10,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "ms": 0.001}
 _BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+REGISTRY_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
+_HOST = re.compile(REGISTRY_NAME)
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -64,12 +65,29 @@ class Unit(enum.Enum):
     BYTES = "size"
 
 
-Seconds = Annotated[float, Unit.SECONDS, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-ByteCount = Annotated[int, Unit.BYTES, BeforeValidator(_bytes), Field(ge=0)]
+# The schemas that `WithJsonSchema` gives say what the validators do, for tools that read schema.py's output and run none of this.
+_SECONDS_TEXT = rf"^\s*(\d*[1-9]\d*(\.\d+)?|\d+\.\d*[1-9]\d*)\s*({'|'.join(_SECONDS)})\s*$"
+_BYTES_TEXT = rf"^\s*\d+(\.\d+)?\s*({'|'.join(_BYTES)})\s*$"
+Seconds = Annotated[
+    float,
+    Unit.SECONDS,
+    BeforeValidator(_seconds),
+    Field(gt=0, allow_inf_nan=False),
+    WithJsonSchema({"type": ["number", "string"], "exclusiveMinimum": 0, "pattern": _SECONDS_TEXT}),
+]
+ByteCount = Annotated[
+    int,
+    Unit.BYTES,
+    BeforeValidator(_bytes),
+    Field(ge=0),
+    WithJsonSchema({"type": ["integer", "string"], "minimum": 0, "pattern": _BYTES_TEXT}),
+]
 # Strict, because YAML's yes would pass for 1.
 Count = Annotated[int, Field(strict=True)]
 RegistryName = Annotated[str, AfterValidator(_host)]
-LayoutPrefix = Annotated[str, AfterValidator(_layout_prefix)]
+LayoutPrefix = Annotated[
+    str, AfterValidator(_layout_prefix), WithJsonSchema({"type": "string", "pattern": r"^oci-layout(\+[^:]+)?://([^:]|:[^:])*:?$"})
+]
 
 
 class _Section(BaseModel):
@@ -147,6 +165,17 @@ class Csi(_Section):
     kubelet_root: Path = Field(default=Path("/var/lib/kubelet"), description="Target paths outside this directory are refused.")
 
 
+class Kubernetes(_Section):
+    """What the driver does with the Kubernetes API when it runs with `--kubernetes`; no pod ever waits for it."""
+
+    events: bool = Field(default=True, strict=True, description="Write events on pods about their models, and on the node about trouble.")
+    startup_taint: bool = Field(
+        default=True,
+        strict=True,
+        description="Remove the taint `<driverName>/agent-not-ready` from this node once kubelet has listed the driver in CSINode.",
+    )
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -157,4 +186,5 @@ class Config(_Section):
     views: Views = Field(default_factory=Views)
     layouts: Layouts = Field(default_factory=Layouts)
     csi: Csi = Field(default_factory=Csi)
+    kubernetes: Kubernetes = Field(default_factory=Kubernetes)
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe message that is logged.")
