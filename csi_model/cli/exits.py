@@ -40,7 +40,7 @@ MEANINGS = {
     2: "the command line, a reference, a path or a configuration file is malformed",
     3: "the reference, the path in it, the mount or the state directory does not exist",
     4: "the registry asks for credentials or refused those that it was given, or a file may not be read",
-    5: "another process owns the state directory, the model is still mounted, or the target is in use",
+    5: "another process owns the state directory, the model is still mounted, or the target or a port is in use",
     6: "a registry or service does not answer, or not now; try again",
     7: "bytes whose size or digest is not what was promised",
     8: "the disk cannot hold it",

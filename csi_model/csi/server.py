@@ -24,6 +24,7 @@ from csi_model.generated.pluginregistration_pb2_grpc import add_RegistrationServ
 if TYPE_CHECKING:
     from csi_model.csi.controller import Controller
     from csi_model.csi.identity import Identity
+    from csi_model.csi.interceptor import Interceptor
     from csi_model.csi.measured import CallMeter
     from csi_model.csi.node import Node
     from csi_model.csi.registration import Registration
@@ -61,5 +62,5 @@ def registration_server(identity: Identity, registration: Registration) -> grpc.
 def _server(name: str, workers: int, meter: CallMeter | None = None) -> grpc.Server:
     # Log and meter are outside, so that they see the code which the status interceptor sets.
     measured = [MeterInterceptor(meter)] if meter is not None else []
-    interceptors = [LogInterceptor(), *measured, StatusInterceptor()]
+    interceptors: list[Interceptor] = [LogInterceptor(), *measured, StatusInterceptor()]
     return grpc.server(ThreadPoolExecutor(max_workers=workers, thread_name_prefix=name), interceptors=interceptors)
