@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CsiModelError
+from csi_model.errors import CsiModelError, StoppedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 7200.0)
 """Upper ends of the classes of pull times; what takes longer is in one more."""
 
-STOPPED = "stopped"
+_STOPPED = "stopped"
 BUG = "bug"
 OTHER = "other"
 _MOST_HOSTS = 32
@@ -26,14 +26,19 @@ _MOST_HOSTS = 32
 
 
 def kind_of(error: BaseException) -> str:
-    """What failures like this one are counted as: its class among the direct heirs of CsiModelError, such as ``not_found``."""
+    """What failures like this one are counted as: its class among the direct heirs of CsiModelError, such as ``not_found``.
+
+    Work that was stopped, because nobody waited for it or the driver ends, has a kind of its own: it did not fail by itself.
+    """
+    if isinstance(error, StoppedError):
+        return _STOPPED
     for kind in type(error).__mro__:
         if CsiModelError in kind.__bases__:
             return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
     return BUG
 
 
-KINDS = (*sorted(kind_of(kind()) for kind in CsiModelError.__subclasses__()), STOPPED, BUG)
+KINDS = (*sorted(kind_of(kind()) for kind in CsiModelError.__subclasses__()), _STOPPED, BUG)
 """Everything that a failed pull can be counted as."""
 
 
@@ -66,17 +71,16 @@ class Counters:
         self._fetched: dict[str, int] = {}
 
     @contextmanager
-    def pull(self, *, stopped: Callable[[], bool]) -> Iterator[None]:
-        """Count the body as one pull of a model; one that raises while ``stopped`` says yes was not wanted any more and did not fail by itself."""
+    def pull(self) -> Iterator[None]:
+        """Count the body as one pull of a model."""
         with self._lock:
             self._started += 1
         began = time.monotonic()
         try:
             yield
         except BaseException as error:
-            kind = STOPPED if stopped() else kind_of(error)
             with self._lock:
-                self._failed[kind] += 1
+                self._failed[kind_of(error)] += 1
             raise
         took = time.monotonic() - began
         with self._lock:

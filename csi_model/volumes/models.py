@@ -204,7 +204,7 @@ class Models:
         self._connector.close()
 
     def _fetch(self, flight: ModelFlight, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None) -> ReadyModel:
-        with self.counters.pull(stopped=lambda: flight.cancelled), bound_contextvars(reference=str(request.reference)):
+        with self.counters.pull(), bound_contextvars(reference=str(request.reference)):
             return self._bring_model(flight, request, credentials, pinned)
 
     def _bring_model(
