@@ -46,15 +46,29 @@ def real_image(registry: NodeRegistry, work: Path) -> Model:
 
 def made_up(registry: NodeRegistry, name: str, work: Path, *, mebibytes: int, files: int = 4) -> Model:
     """A ModelPack artifact of incompressible weights that no other model shares."""
-    folder = work / name
+    folder = _weights(work / name, mebibytes=mebibytes, files=files)
+    with registry.pushing() as outside:
+        return _model(registry, packing.push_modelpack(outside, f"llm/{name}", folder), folder)
+
+
+def made_up_image(registry: NodeRegistry, name: str, work: Path, *, mebibytes: int, files: int = 4) -> Model:
+    """A Modelcar image of such weights, in one gzip layer, below ``/models``."""
+    folder = _weights(work / name, mebibytes=mebibytes, files=files)
+    layouts = work / f"{name}-layout"
+    layouts.mkdir()
+    layout = packing.image_layout(folder, layouts)
+    with registry.pushing() as outside:
+        return _model(registry, packing.push_image(outside, f"cars/{name}", layout), folder)
+
+
+def _weights(folder: Path, *, mebibytes: int, files: int) -> Path:
     folder.mkdir(parents=True)
     for number in range(files):
         with (folder / f"model-{number}.safetensors").open("wb") as weights:
             for _ in range(mebibytes // files):
                 weights.write(os.urandom(1 << 20))
-    (folder / "config.json").write_text(f'{{"name": "{name}"}}\n')
-    with registry.pushing() as outside:
-        return _model(registry, packing.push_modelpack(outside, f"llm/{name}", folder), folder)
+    (folder / "config.json").write_text(f'{{"name": "{folder.name}"}}\n')
+    return folder
 
 
 def _model(registry: NodeRegistry, reference: str, folder: Path) -> Model:

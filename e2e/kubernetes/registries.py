@@ -56,6 +56,10 @@ class NodeRegistry:
             config["auth"] = {"htpasswd": {"realm": "node", "path": str(make_htpasswd(folder, username, password))}}
         (folder / "config.yml").write_text(yaml.safe_dump(config))
         self.node.commands[self.name] = (_program(), "serve", str(folder / "config.yml"))
+        # containerd, for image volumes, wants to be told that there is no TLS.
+        hosts = self.node.machine.folder / "conf" / "certs.d" / self.host
+        hosts.mkdir(parents=True)
+        (hosts / "hosts.toml").write_text(f'server = "http://{self.host}"\n')
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
