@@ -59,10 +59,7 @@ def sweep(parent: Path) -> None:
 
 def cgroups(name: str) -> list[Path]:
     """Where a cgroup of this name lies in each hierarchy of this machine, cgroup v1 and v2 alike."""
-    mounts = [mount for mount in read_mounts() if mount.filesystem in {"cgroup", "cgroup2"}]
-    # Beside v1 hierarchies the v2 one carries no controllers, and nothing is put into it.
-    old = [mount for mount in mounts if mount.filesystem == "cgroup"]
-    return [Path(mount.target) / name for mount in old or mounts]
+    return [Path(mount.target) / name for mount in read_mounts() if mount.filesystem in {"cgroup", "cgroup2"}]
 
 
 def remove(folder: Path) -> None:
