@@ -17,8 +17,11 @@ from csi_model.errors import CsiModelError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from csi_model.config.model import Config
     from csi_model.csi.health import Health
+    from csi_model.kube.agent import Agent
     from csi_model.metrics.metrics import Metrics
+    from csi_model.mount.strategy import Ladder
 
 
 def serve(
@@ -41,6 +44,13 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    kubernetes: Annotated[
+        bool,
+        typer.Option(
+            "--kubernetes",
+            help="Write events on pods and on this node, and remove the node's startup taint, with the service account of the driver's pod.",
+        ),
+    ] = False,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     config: ConfigFile = None,
 ) -> None:
@@ -63,6 +73,9 @@ def serve(
             engine = stack.enter_context(open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True))
             if metrics is not None:
                 stack.enter_context(metrics.watch(engine))
+            agent = stack.enter_context(_kubernetes(settings, node_id, engine.ladder)) if kubernetes else None
+            if agent is not None and registration_dir is None:
+                agent.registered()  # by somebody else, who will not say when
             code = run(
                 settings,
                 engine.volumes,
@@ -72,6 +85,8 @@ def serve(
                 health=health,
                 meter=metrics.calls if metrics is not None else None,
                 relabels=selinux.is_enabled(),
+                observers=[agent.observe] if agent is not None else [],
+                registered=agent.registered if agent is not None else lambda: None,
             )
     except CsiModelError as error:
         # In the log, where whoever looks after a driver looks; the one line of other commands would be no JSON.
@@ -88,3 +103,10 @@ def _monitoring(address: str, health: Health) -> AbstractContextManager[Metrics]
     from csi_model.metrics.monitor import monitoring
 
     return monitoring(address, health)
+
+
+def _kubernetes(config: Config, node: str, ladder: Ladder) -> AbstractContextManager[Agent]:
+    # For the same reason.
+    from csi_model.kube.agent import open_agent
+
+    return open_agent(config, node, ladder)

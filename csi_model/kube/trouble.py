@@ -1,0 +1,68 @@
+"""What this node's admin should know: decisions over values. What goes wrong for many pods is said once, of the node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csi_model.errors import (
+    DeniedError,
+    InvalidRequestError,
+    NoSpaceError,
+    StoppedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnsupportedError,
+)
+from csi_model.kube.notes import Kind, Note, Subject, presentable
+from csi_model.mount.strategy import LADDER, kernel_best
+from csi_model.oci.reference import Reference, parse_reference
+
+if TYPE_CHECKING:
+    from csi_model.linux.kernel import KernelVersion
+    from csi_model.mount.strategy import Ladder
+    from csi_model.volumes.observer import PublishCall
+
+
+def of_refusal(node: Subject, call: PublishCall, error: Exception) -> Note | None:
+    """A full disk, and a registry that is silent or refuses; the latter once for each host. Other errors are their pod's own."""
+    if isinstance(error, NoSpaceError):
+        return _warning(node, "NoSpace", str(error))
+    host = _host(call.reference)
+    if host is None or isinstance(error, StoppedError):
+        return None
+    if isinstance(error, UnavailableError):
+        return _warning(node, "RegistryUnavailable", f"models of {host} cannot be pulled: {error}", topic=host)
+    if isinstance(error, UnauthenticatedError | DeniedError):
+        # Which credentials were tried is for the pod's owner to read.
+        pod = f" {call.namespace}/{call.pod}" if call.pod else ""
+        return _warning(node, "RegistryRefused", f"{host} refuses the credentials of volumes; the events of pod{pod} say which", topic=host)
+    return None
+
+
+def of_ladder(node: Subject, ladder: Ladder, version: KernelVersion) -> Note | None:
+    """A rung lower than the kernel could do, with the reason why the better one does not work; a forced rung is the admin's own choice."""
+    if ladder.forced is not None:
+        return None
+    try:
+        best = ladder.best
+    except UnsupportedError as error:
+        return _warning(node, "MountUnavailable", str(error))
+    expected = kernel_best(version)
+    if LADDER.index(best) <= LADDER.index(expected):
+        return None
+    reasons = "; ".join(rung.reason for rung in ladder.rungs if rung.strategy is expected)
+    text = f"volumes are mounted by {best.value} where kernel {version} can do {expected.value}: {reasons}; `csi-model doctor` tells more"
+    return _warning(node, "MountDegraded", text)
+
+
+def _warning(node: Subject, reason: str, text: str, *, topic: str = "") -> Note:
+    return Note(node, Kind.WARNING, reason, presentable(text), topic)
+
+
+def _host(reference: str) -> str | None:
+    """The registry that a reference names; None for a layout, and for text that is none."""
+    try:
+        parsed = parse_reference(reference)
+    except InvalidRequestError:
+        return None
+    return parsed.registry if isinstance(parsed, Reference) else None
