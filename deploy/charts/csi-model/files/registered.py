@@ -6,20 +6,22 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 DRIVER, NAMESPACE, DAEMONSET = sys.argv[1:]
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TRUST = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
 
 
-def get(path):
+def get(path: str) -> Any:
+    """An object or a list of the API server."""
     headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}
     request = urllib.request.Request(f"https://kubernetes.default.svc/{path}", headers=headers)
-    with urllib.request.urlopen(request, timeout=10, context=TRUST) as answer:
+    with urllib.request.urlopen(request, timeout=10, context=TRUST) as answer:  # noqa: S310 - the scheme is written above
         return json.load(answer)
 
 
-def state():
+def state() -> tuple[int, list[str]]:
     """How many nodes should have the driver, and the names of those that do."""
     wanted = get(f"apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{DAEMONSET}")["status"]["desiredNumberScheduled"]
     nodes = get("apis/storage.k8s.io/v1/csinodes")["items"]

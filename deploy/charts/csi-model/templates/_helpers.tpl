@@ -96,3 +96,16 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities: {drop: [ALL]}
 {{- end -}}
+
+{{/* What the driver may do with the API server, by its configuration: "true", or nothing. */}}
+{{- define "csi-model.events" -}}
+{{- if ne (dig "kubernetes" "events" true .Values.config) false }}true{{ end -}}
+{{- end -}}
+
+{{- define "csi-model.startupTaint" -}}
+{{- if ne (dig "kubernetes" "startupTaint" true .Values.config) false }}true{{ end -}}
+{{- end -}}
+
+{{- define "csi-model.kubernetes" -}}
+{{- if or (include "csi-model.events" .) (include "csi-model.startupTaint" .) }}true{{ end -}}
+{{- end -}}
