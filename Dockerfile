@@ -31,6 +31,11 @@ RUN /build/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --whee
  && python3 /src/deploy/image/settle.py /image/driver
 
 FROM scratch
+COPY --from=runtime /image/runtime /
+COPY --from=runtime /image/dependencies /
+COPY --from=driver /image/driver /
+# The root filesystem may be read-only: bytecode is there already, and all state is in --state-dir.
+ENV PATH=/opt/csi-model/bin:/usr/local/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1
 ARG BASE
 ARG VERSION
 ARG REVISION
@@ -42,11 +47,6 @@ LABEL org.opencontainers.image.title="csi-model" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${BASE}"
-COPY --from=runtime /image/runtime /
-COPY --from=runtime /image/dependencies /
-COPY --from=driver /image/driver /
-# The root filesystem may be read-only: bytecode is there already, and all state is in --state-dir.
-ENV PATH=/opt/csi-model/bin:/usr/local/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1
 # Root, and privileged on the node, for mounts.
 ENTRYPOINT ["/opt/csi-model/bin/csi-model"]
 CMD ["--help"]

@@ -47,9 +47,10 @@ class Root:
                 here.parent.mkdir(parents=True, exist_ok=True)
                 if not here.is_symlink():
                     here.symlink_to(followed.readlink())
-                self.files.add(followed)
                 rest = path.relative_to(followed)
                 target = Path(os.path.normpath(followed.parent / followed.readlink()))
+                if not followed.is_dir():
+                    self.files.add(followed)
                 self.add(target / rest)
                 return
         here = self.path / path.relative_to("/")
@@ -70,7 +71,7 @@ def libraries(binaries: list[Path]) -> set[Path]:
     """Every shared library that the loader would load for the binaries, itself among them."""
     found: set[Path] = set()
     for binary in binaries:
-        done = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)
+        done = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)  # noqa: S607 - the base's own
         if "not found" in done.stdout:
             sys.exit(f"{binary} links to something that this base lacks:\n{done.stdout}")
         found |= {Path(name) for name in re.findall(r"(?:=> |^\s+)(/\S+) \(0x", done.stdout, re.MULTILINE)}
@@ -90,7 +91,8 @@ def packages_of(files: set[Path], database: Path) -> set[str]:
 
 def add_packages(root: Root, database: Path) -> None:
     """Record the packages that the files come from, each with its licence, where vulnerability scanners look."""
-    owners = packages_of(root.files, database)
+    # Nobody owns the bundle of certificates: it is made when its package is installed.
+    owners = packages_of(root.files, database) | {"ca-certificates"}
     for record in (database / "status").read_text().split("\n\n"):
         fields = dict(re.findall(r"^(\S+): (.*)$", record, re.MULTILINE))
         name, architecture = fields.get("Package", ""), fields.get("Architecture", "")

@@ -23,6 +23,13 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def licence_names(described: metadata.PackageMetadata) -> list[str]:
+    """The licences in the words of older metadata: a short field, or classifiers."""
+    if (field := described["License"]) and "\n" not in field:
+        return [field]
+    return [name.rpartition(" :: ")[2] for name in described.get_all("Classifier") or () if name.startswith("License :: OSI Approved :: ")]
+
+
 def python_packages(site: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Each installed distribution as a component, and what it needs of the others."""
     installed = {normal(found.metadata["Name"]): found for found in metadata.distributions(path=[str(site)])}
@@ -40,8 +47,8 @@ def python_packages(site: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
             component["description"] = summary
         if licence := found.metadata["License-Expression"]:
             component["licenses"] = [{"expression": licence}]
-        elif (licence := found.metadata["License"]) and "\n" not in licence:
-            component["licenses"] = [{"license": {"name": licence}}]
+        elif names := licence_names(found.metadata):
+            component["licenses"] = [{"license": {"name": name}} for name in names]
         components.append(component)
         needed = {
             normal(re.split(r"[^A-Za-z0-9._-]", wanted, maxsplit=1)[0]) for wanted in found.requires or () if "extra ==" not in wanted
@@ -56,7 +63,7 @@ def system_packages(root: Path) -> list[dict[str, Any]]:
     components = []
     for record in sorted((root / "var/lib/dpkg/status.d").glob("*")):
         fields = dict(re.findall(r"^(\S+): (.*)$", record.read_text(), re.MULTILINE))
-        version = quote(fields["Version"], safe="~+.-")
+        version = quote(fields["Version"], safe="~.-")
         place = f"arch={fields['Architecture']}&distro={release['ID']}-{release.get('VERSION_ID', 'unknown')}"
         url = f"pkg:deb/{release['ID']}/{fields['Package']}@{version}?{place}"
         supplier = {"supplier": {"name": fields["Maintainer"]}} if "Maintainer" in fields else {}
