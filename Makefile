@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 
-.PHONY: help setup demo test e2e unit soak bench proto docs format clean
+.PHONY: help setup demo test e2e unit soak bench proto docs manifests format clean
 help: ## what there is to make
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -35,6 +35,9 @@ proto: setup ## generate Python code from proto/
 docs: setup ## generate docs/configuration.md and docs/cli.md
 	$(PYTHON) -m csi_model.config.document > docs/configuration.md
 	$(PYTHON) -m csi_model.cli.document > docs/cli.md
+
+manifests: setup ## render deploy/kubernetes from the chart, with its values' schema and table; needs helm
+	$(PYTHON) -m deploy.chart
 
 format: setup ## format and fix what can be fixed
 	$(PYTHON) -m ruff format . && $(PYTHON) -m ruff check --fix .
