@@ -135,7 +135,7 @@ class Authorizer:
                 except RefusedError as error:
                     if self._next():
                         continue
-                    msg = f"{error}; credentials tried: {self.tried}; check the pull secret or the registry's credentialsFile"
+                    msg = f"{error}; credentials tried: {self.tried}; check the volume's secret (nodePublishSecretRef) or the registry's credentialsFile"
                     raise UnauthenticatedError(msg) from error
             elif credential and credential.username:
                 login = f"{credential.username}:{credential.password}".encode()
