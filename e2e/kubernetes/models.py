@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,9 @@ def real_artifact(registry: NodeRegistry) -> Model:
 
 def real_image(registry: NodeRegistry, work: Path) -> Model:
     """The real model as a Modelcar image, in ``/models``."""
-    folder = packing.real_model()
+    # Without the files whose names begin with a dot, which model formats leave out as well.
+    folder = work / "minilm"
+    shutil.copytree(packing.real_model(), folder, ignore=shutil.ignore_patterns(".*"))
     layout = packing.image_layout(folder, work)
     with registry.pushing() as outside:
         return _model(registry, packing.push_image(outside, "cars/minilm", layout), folder)

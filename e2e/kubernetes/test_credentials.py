@@ -44,8 +44,9 @@ def test_a_wrong_secret_is_named_and_a_right_one_heals(
     process = driver.process()
     node.apply(manifests.secret("registry-login", private.host, USER, "battery staple"))
     (pod,) = pods.start(manifests.pod("wrong", {"model": manifests.inline(reference, secret="registry-login")}))
-    event = pod.wait_event("FailedMount", private.host, "credentials")
-    assert "nodePublishSecretRef" in event.message
+    event = pod.wait_event(
+        "FailedMount", private.host, "credentials tried", f"user '{USER}' from the volume's secret", "nodePublishSecretRef"
+    )
     assert "battery staple" not in event.message
     node.apply(manifests.secret("registry-login", private.host, USER, PASSWORD))
     pod.wait_ready(within=150)
@@ -56,8 +57,8 @@ def test_a_wrong_secret_is_named_and_a_right_one_heals(
 def test_a_volume_without_credentials_is_told_so(driver: Installation, private: NodeRegistry, reference: str, pods: Pods) -> None:
     """Without any secret the event says that the registry wants credentials and where to put them; the cache does not open the door."""
     (pod,) = pods.start(manifests.pod("none", {"model": manifests.inline(reference)}))
-    event = pod.wait_event("FailedMount", private.host)
-    assert "nodePublishSecretRef" in event.message
+    pod.wait_event("FailedMount", private.host, "credentials tried: none", "nodePublishSecretRef")
+    pod.wait_event("ModelUnauthorized", private.host)
 
 
 def test_a_secret_that_does_not_exist_is_kubelets_to_name(
