@@ -33,7 +33,9 @@ def problem(response: Response, what: str, tried: str) -> CsiModelError:
     if status in TRANSIENT:
         return TransientError(where, after=after)
     if status == 401:
-        return UnauthenticatedError(f"{where}; credentials tried: {tried}; check the volume's secret (nodePublishSecretRef) or the registry's credentialsFile")
+        return UnauthenticatedError(
+            f"{where}; credentials tried: {tried}; check the volume's secret (nodePublishSecretRef) or the registry's credentialsFile"
+        )
     if status == 403:
         return DeniedError(f"{where}; credentials tried: {tried}; they need permission to pull")
     if status in {404, 410}:
