@@ -102,8 +102,8 @@ class Machine:
         self.keeper.stdin.flush()
         answer = self.keeper.stdout.readline().strip()
         if not answer:
-            self.keeper.wait(60)
-            msg = f"the keeper could not {order}:\n{(self.folder.parent / f'{self.folder.name}.log').read_text()}"
+            assert self.keeper.stderr is not None
+            msg = f"the keeper could not {order}:\n{self.keeper.stderr.read()}"
             raise RuntimeError(msg)
         return answer
 
@@ -154,31 +154,22 @@ def machine() -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix=keeper.PREFIX, dir=_PARENT))
     for name in _FOLDERS:
         (folder / name).mkdir(parents=True)
-    # The log lies beside the folder, because the keeper removes the folder.
-    told = folder.parent / f"{folder.name}.log"
-    with told.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "e2e.kubernetes.keeper", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    process = subprocess.Popen(
+        [sys.executable, "-m", "e2e.kubernetes.keeper", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
     made = Machine(folder, process, environment=_environment(folder))
     try:
         yield made
     finally:
-        process.stdin.close()
-        code = process.wait(60)
+        _, said = process.communicate(timeout=60)
         made.bury()
-        process.stdout.close()
-        said = told.read_text()
-        told.unlink()
-        if code:
+        if process.returncode:
             msg = f"the machine in {folder} could not be cleaned up:\n{said}"
             raise RuntimeError(msg)
 
