@@ -13,13 +13,15 @@ from e2e.kubernetes.machine import ROOT
 from e2e.kubernetes.node import until
 
 _RUN = """
-import time
+import signal, time
 from e2e.kubernetes import manifests
 from e2e.kubernetes.node import running_node
 from e2e.kubernetes.pods import Pods
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background of a shell would inherit that it is ignored
 with running_node() as node:
-    Pods(node).run(manifests.pod("runs", {}, tolerations=[{"operator": "Exists"}]))
+    # kubelet forgets to report a pod of its first second until it looks at all pods again, after 60 to 90 seconds.
+    Pods(node).run(manifests.pod("runs", {}, tolerations=[{"operator": "Exists"}]), within=120)
     print(node.machine.folder.name, flush=True)
     time.sleep(600)
 """
