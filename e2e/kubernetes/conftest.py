@@ -51,7 +51,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Keep artifacts of a failed test."""
     report = yield
     node = getattr(item, "funcargs", {}).get("node")
-    if report.failed and isinstance(node, Node):
+    # A run whose node is gone has failed to leave nothing, and says itself what it left.
+    if report.failed and isinstance(node, Node) and node.machine.folder.exists():
         report.sections.append(("artifacts", str(artifacts.keep(node, f"{item.name}-{report.when}"))))
     return report
 
