@@ -32,9 +32,10 @@ bench: setup ## compare with containerd, skopeo and curl; writes docs/performanc
 proto: setup ## generate Python code from proto/
 	$(PYTHON) proto/generate.py
 
-docs: setup ## generate docs/configuration.md and docs/cli.md
+docs: setup ## generate docs/configuration.md, docs/cli.md and docs/metrics.md
 	$(PYTHON) -m csi_model.config.document > docs/configuration.md
 	$(PYTHON) -m csi_model.cli.document > docs/cli.md
+	$(PYTHON) -m csi_model.metrics.document > docs/metrics.md
 
 manifests: setup ## render deploy/kubernetes from the chart, with its values' schema and table; needs helm
 	$(PYTHON) -m deploy.chart
