@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 
-.PHONY: help setup demo test e2e unit soak bench proto docs manifests format clean
+.PHONY: help setup demo test e2e unit soak image bench proto docs manifests format clean
 help: ## what there is to make
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -24,6 +24,9 @@ unit: setup ## the tests that need neither root nor image tools
 
 soak: setup ## kill a pull at 200 random moments
 	$(PYTEST) -m soak --timeout 3600 e2e
+
+image: setup ## the driver's image and its bill of materials, into dist/ (BASE=… to build on a Python image instead of a Debian tree)
+	$(PYTHON) -m e2e.image dist $(if $(BASE),--base '$(BASE)') $(if $(TAG),--tag '$(TAG)') $(if $(SOURCE),--source '$(SOURCE)')
 
 bench: setup ## compare with containerd, skopeo and curl; writes docs/performance.md's table and plot
 	$(PYTHON) -m pip install --quiet -c constraints.txt -e '.[bench]'

@@ -49,6 +49,9 @@ def _make(tree: Path) -> None:
     command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT]
     _, codename = _distribution()
     output_of(*command, "--format=tar", codename, str(unfinished), "-", stdin="\n".join(_sources()) + "\n")
+    for older in tree.parent.glob("*.tar"):
+        if older != unfinished:
+            older.unlink()
     unfinished.rename(tree)
 
 

@@ -52,17 +52,18 @@ def missing_tools() -> list[str]:
     return [tool for tool in ("buildah", "mmdebstrap") if shutil.which(tool) is None]
 
 
-def build_image(cache: Path | None = None, tag: str = NAME, *, base: str | None = None) -> Path:
+def build_image(cache: Path | None = None, tag: str = NAME, *, base: str | None = None, source: str = "") -> Path:
     """Return the OCI archive of this checkout's image, from the cache when nothing that it is made of has changed.
 
     Args:
         cache: A folder; the user's own by default.
         tag: The name under which a runtime imports it.
         base: An image to build on, instead of a Debian tree.
+        source: The address of the source code, for the image's label.
     """
     work = (cache or default_cache()) / "image"
     (work / "built").mkdir(parents=True, exist_ok=True)
-    folder = work / "built" / _key(tag, base or base_key())
+    folder = work / "built" / _key(tag, base or base_key(), source)
     archive = folder / f"csi-model-{__version__}.tar"
     with _locked(work):
         if not folder.exists():
@@ -70,7 +71,7 @@ def build_image(cache: Path | None = None, tag: str = NAME, *, base: str | None 
             unfinished = work / "built" / "unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            _build(work, unfinished / archive.name, tag, base or base_tree(work))
+            _build(work, unfinished / archive.name, tag, base or base_tree(work), source)
             unfinished.rename(folder)
         os.utime(folder)
     return archive
@@ -81,11 +82,11 @@ def bill_of(archive: Path) -> Path:
     return archive.with_suffix(".cdx.json")
 
 
-def _build(work: Path, archive: Path, tag: str, base: str) -> None:
+def _build(work: Path, archive: Path, tag: str, base: str, source: str) -> None:
     local = "localhost/csi-model-built"
-    arguments = {"BASE": base, "VERSION": __version__, "REVISION": _revision()}
+    arguments = {"BASE": base, "VERSION": __version__, "REVISION": _revision(), "SOURCE": source}
     options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    options += [f"--volume={source}:{target}:ro" for source, target in _pip_volumes(work).items()]
+    options += [f"--volume={here}:{target}:ro" for here, target in _pip_volumes(work).items()]
     buildah(work, "build", "--layers", "--isolation", "chroot", *options, "--tag", local, str(SOURCE))
     layout = archive.with_name("layout")
     buildah(work, "push", "--quiet", local, f"oci:{layout}:{__version__}")
@@ -154,10 +155,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path, help="folder to write to")
     parser.add_argument("--base", help="image to build on; a Debian tree of mmdebstrap by default")
     parser.add_argument("--tag", default=NAME, help="name under which runtimes import it (default: %(default)s)")
+    parser.add_argument("--source", default="", help="address of the source code, for the image's label")
     asked = parser.parse_args(arguments)
     if missing := [tool for tool in missing_tools() if tool != "mmdebstrap" or not asked.base]:
         sys.exit(f"{' and '.join(missing)} must be installed to build the image")
-    archive = build_image(tag=asked.tag, base=asked.base or None)
+    archive = build_image(tag=asked.tag, base=asked.base or None, source=asked.source)
     asked.output.mkdir(parents=True, exist_ok=True)
     for file in (archive, bill_of(archive)):
         print(shutil.copy2(file, asked.output))

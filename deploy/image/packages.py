@@ -10,9 +10,10 @@ import shutil
 import sys
 from pathlib import Path
 
-# The commands of other packages, and what only compilers, type checkers and shells read, stay behind.
+# The commands of other packages stay behind, with what only compilers, type checkers and tests read, and the half of zstandard that is for
+# interpreters other than CPython.
 _COMMAND = re.compile(r"python[0-9.]*")
-_UNREAD = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pxd", "*.pyx", "*.h", "*.c", "tests")
+_UNREAD = shutil.ignore_patterns("__pycache__", "*.pyi", "*.pxd", "*.pyx", "*.h", "*.c", "tests", "_cffi.cpython-*.so")
 
 
 def copy_dependencies(environment: Path, site: Path, root: Path) -> None:

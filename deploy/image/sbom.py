@@ -77,24 +77,22 @@ def document(environment: Path, root: Path, version: str) -> dict[str, Any]:
     """The whole bill, without times or random numbers: the same image gives the same one."""
     (site,) = environment.glob("lib/python3*/site-packages")
     packages, dependencies = python_packages(site)
-    python = {
-        "type": "platform",
-        "bom-ref": "python",
-        "name": "python",
-        "version": platform.python_version(),
-        "cpe": f"cpe:2.3:a:python:python:{platform.python_version()}:*:*:*:*:*:*:*",
-    }
     system = system_packages(root)
+    # Where the base's packages hold Python, theirs is the version that says which security fixes are in.
+    if not any(component["name"].startswith("libpython3") for component in system):
+        release = platform.python_version()
+        cpe = f"cpe:2.3:a:python:python:{release}:*:*:*:*:*:*:*"
+        system.append({"type": "platform", "bom-ref": "python", "name": "python", "version": release, "cpe": cpe})
     image = {"type": "container", "bom-ref": "image", "name": PROJECT, "version": version, "licenses": [{"license": {"id": "Apache-2.0"}}]}
     own = f"pkg:pypi/{PROJECT}@{version}"
-    parts = [own, "python", *(component["bom-ref"] for component in system)]
+    parts = [own, *(component["bom-ref"] for component in system)]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": image},
-        "components": [*packages, python, *system],
+        "components": [*packages, *system],
         "dependencies": [{"ref": "image", "dependsOn": parts}, *dependencies],
     }
 
