@@ -2,7 +2,7 @@
 
 A scenario asks for fixtures by what it needs:
 
-- ``node``: Kubernetes (``Node``): ``kubectl``, ``apply``, ``start``/``stop``/``kill``/``restart`` of services, ``reboot``.
+- ``node``: Kubernetes (``Node``): ``kubectl``, ``apply``, ``start``/``stop``/``kill``/``restart`` of services, ``rebooted``.
 - ``registry``: an open registry on the node (``NodeRegistry``); ``private`` asks for a password; ``slow_wire`` leads to the open one slowly.
 - ``artifact``, ``car``: the real model in the registry (``Model``), as ModelPack artifact and as Modelcar image.
 - ``driver``: csi-model, installed by helm and Ready (``Installation``). A test that changes or removes it puts it back.

@@ -70,11 +70,20 @@ class Node:
         self.start(*_THEN)
         self.wait_ready()
 
-    def reboot(self, *, after: Callable[[], None] = lambda: None) -> None:
-        """Power failure and start: processes and mounts are gone, the disk is kept. ``after`` is called in between."""
+    @contextmanager
+    def rebooted(self) -> Iterator[None]:
+        """Power failure and start: processes and mounts are gone, the disk is kept.
+
+        Services that are not Kubernetes' own, such as registries, stay away until the end of the block.
+        """
+        others = [name for name, service in self.services.items() if service.running and name not in {*_FIRST, *_THEN}]
+        self.services.clear()
         self.machine.halt()
-        after()
         self.boot()
+        try:
+            yield
+        finally:
+            self.start(*others)
 
     def wait_ready(self) -> None:
         """Wait until the node is Ready and its pods can have service accounts."""

@@ -27,12 +27,12 @@ def test_pods_come_back_from_the_cache(
         "secret": manifests.inline(artifact.through(private.host), secret="reboot-login"),
     }
     pod = pods.run(manifests.pod("comes-back", volumes))
-    node.reboot()
-    until("the driver is back", driver.ready, within=120)
-    until("the pod's container was started again", lambda: pod.restarts() > 0, within=120)
-    pod.wait_ready(within=120)
-    assert pod.checksums("/open") == pod.checksums("/secret") == artifact.files
-    assert pod.checksums("/car") == car.files
-    pods.end()
+    with node.rebooted():
+        until("the driver is back", driver.ready, within=120)
+        until("the pod's container was started again", lambda: pod.restarts() > 0, within=120)
+        pod.wait_ready(within=120)
+        assert pod.checksums("/open") == pod.checksums("/secret") == artifact.files
+        assert pod.checksums("/car") == car.files
+        pods.end()
     node.kubectl("delete", "secret", "reboot-login")
     until("no view is left", lambda: not driver.views(), within=30)
