@@ -104,7 +104,7 @@ def test_a_state_directory_in_memory(node: Node, driver: Installation, artifact:
 def test_a_rung_by_force(node: Node, driver: Installation, artifact: Model, car: Model, pods: Pods, *, strategy: str) -> None:
     """Each rung that this kernel can do shows the same files; of one that it cannot do, the pod's event says why."""
     driver.upgrade(config=forced(driver, strategy))
-    works = driver.metrics().get(f'csi_model_mount_rung{{rung="{strategy}"}}') == 1
+    works = driver.metrics().get(f'csi_model_mount_rung_info{{forced="true",rung="{strategy}"}}') == 1
     volumes = {"artifact": manifests.inline(artifact.reference), "car": manifests.inline(car.reference, path="/models")}
     (pod,) = pods.start(manifests.pod("forced", volumes))
     if works:
