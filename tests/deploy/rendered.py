@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from deploy.chart import CHART, find_helm, template
+from deploy.chart import find_helm, template
+from deploy.values import CHART
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from csi_model.config.load import parse
-from deploy.chart import CHART, HelmError, helm, template
-from deploy.values import VALUES
+from deploy.chart import HelmError, helm, template
+from deploy.values import CHART, VALUES
 from tests.deploy.rendered import EVERY_SWITCH, SECOND_DRIVER, Objects, container, needs_helm, pod
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from csi_model import __version__
-from deploy.chart import CHART, PAGE, SCHEMA, page, schema_text
-from deploy.values import VALUES, read, schema
+from deploy.chart import PAGE, SCHEMA, page, schema_text
+from deploy.values import CHART, VALUES, read, schema
 from tests.deploy.rendered import EVERY_SWITCH, SECOND_DRIVER
 
 if TYPE_CHECKING:
