@@ -62,6 +62,7 @@ class Store:
             with disk_errors(f"cannot prepare the state directory {root}"):
                 # Private models lie below; pods reach views through their mounts, never through this path.
                 root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                root.chmod(0o700)  # kubelet makes directories for everybody
                 resources.enter_context(_sole_writer(root))
                 for name in ("content", *(f"content/{algorithm}" for algorithm in ALGORITHMS), "ingest", "views", "mounts"):
                     (root / name).mkdir(mode=0o755, exist_ok=True)

@@ -33,6 +33,14 @@ def test_a_writer_makes_what_is_missing(root: Path) -> None:
         assert store.state.integrity() == ()
 
 
+def test_a_directory_that_somebody_else_made_is_closed_to_other_users(root: Path) -> None:
+    """Kubelet makes a hostPath that is missing, with mode 0755: no other user of the node reads models there."""
+    root.mkdir(mode=0o755)
+    root.chmod(0o755)
+    with Store.open(root, writable=True):
+        assert root.stat().st_mode & 0o777 == 0o700
+
+
 def test_content_and_records_survive_reopening(root: Path) -> None:
     """What one opening stored, the next finds."""
     with Store.open(root, writable=True) as store:
