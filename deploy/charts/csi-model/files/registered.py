@@ -1,6 +1,7 @@
 """Ask the API server whether kubelet knows the driver on every node that should have it; waits three minutes for that."""
 
 import json
+import os
 import ssl
 import sys
 import time
@@ -10,13 +11,16 @@ from typing import Any
 
 DRIVER, NAMESPACE, DAEMONSET = sys.argv[1:]
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+# The address, as clients in pods have it: a cluster's DNS is not what is tested.
+HOST, PORT = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+SERVER = f"https://{f'[{HOST}]' if ':' in HOST else HOST}:{PORT}"
 TRUST = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
 
 
 def get(path: str) -> Any:
     """An object or a list of the API server."""
     headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}
-    request = urllib.request.Request(f"https://kubernetes.default.svc/{path}", headers=headers)
+    request = urllib.request.Request(f"{SERVER}/{path}", headers=headers)
     with urllib.request.urlopen(request, timeout=10, context=TRUST) as answer:  # noqa: S310 - the scheme is written above
         return json.load(answer)
 
