@@ -60,12 +60,25 @@ class Node:
         self.stop(*names)
         self.start(*names)
 
+    @contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """A service is killed, and back at the end of the block."""
+        self.kill(name)
+        try:
+            yield
+        finally:
+            self.start(name)
+            if name == "apiserver":
+                self._until("the API server is ready", self._api_ready)
+            if name == "containerd":
+                self._until("containerd answers", self._runtime_answers)
+
     def boot(self) -> None:
         """Start a halted machine and all of Kubernetes on it; returns when the node is Ready."""
         self.machine.boot()
         (self.machine.folder / "api.sock").unlink(missing_ok=True)  # kubectl proxy leaves it behind when it is killed
         self.start(*_FIRST)
-        self._until("containerd answers", lambda: self.machine.run("ctr", "version", check=False) != "")
+        self._until("containerd answers", self._runtime_answers)
         self._until("the API server is ready", self._api_ready)
         self.start(*_THEN)
         self.wait_ready()
@@ -133,6 +146,9 @@ class Node:
 
     def _api_ready(self) -> bool:
         return self.api.text("/readyz") == "ok"
+
+    def _runtime_answers(self) -> bool:
+        return "Server:" in self.machine.run("ctr", "version", check=False)
 
     def _ready(self) -> bool:
         found = self.api.find(f"/api/v1/nodes/{NAME}")
