@@ -2,12 +2,15 @@
 
 A layer begins on one connection, which is the cheapest. When its pieces turn out to spend their time on the way (a far registry, or one
 that rations each connection), the rest is fetched in short ranges over as many connections as are allowed, through an ordered window.
+Pieces that come slowly while this process keeps its CPUs busy are slow for want of CPU time, which more connections would only cost.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,6 +37,21 @@ _SAMPLE = 3
 
 _WORTH_SPLITTING = 8 * PIECE
 
+_BUSY = 0.4
+"""Share of the CPUs' time from which on this process is taken for busy; whoever shares them with it has work too."""
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Wall time and the process's CPU time since it was made."""
+
+    wall: float = field(default_factory=time.monotonic)
+    cpu: float = field(default_factory=time.process_time)
+
+    def busy(self) -> bool:
+        """Whether the process has kept its CPUs busy."""
+        return time.process_time() - self.cpu > _BUSY * len(os.sched_getaffinity(0)) * (time.monotonic() - self.wall)
+
 
 def host_of(source: Source) -> str:
     """Whose share of buffers and permits a source draws on: the registry, or the layout."""
@@ -50,15 +68,22 @@ def fetch(
         UnavailableError: ``stop`` was set, or as ``BlobReader``; and its other errors.
     """
     host = host_of(source)
-    slow = 0
+    slow, clock = 0, _Clock()
     with closing(source.open(layer, offset=offset)) as reader, stop.waking(reader.close):
         while offset < layer.size:
             started = time.monotonic()
             piece = next_piece(reader, layer, offset, pool=pool, host=host, stop=stop)
-            slow = slow + 1 if time.monotonic() - started > _SLOW_PIECE else 0
+            if time.monotonic() - started > _SLOW_PIECE:
+                slow += 1
+            else:
+                slow, clock = 0, _Clock()
             offset += piece.length
             yield piece
-            if widen and slow >= _SAMPLE and connections > 1 and layer.size - offset >= _WORTH_SPLITTING and source.ranges:
+            if slow < _SAMPLE:
+                continue
+            if clock.busy():
+                slow, clock = 0, _Clock()
+            elif widen and connections > 1 and layer.size - offset >= _WORTH_SPLITTING and source.ranges:
                 break
         else:
             expect_end(reader, layer)

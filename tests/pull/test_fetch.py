@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import closing
@@ -47,9 +48,19 @@ def test_a_slow_layer_goes_wide_and_a_fast_one_does_not(source: MemorySource, mo
     assert joined(source, layer, pool, connections=3) == data
     assert source.most_readers == 1
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_BUSY", math.inf)
     assert joined(source, layer, pool, connections=3) == data
     assert 1 < source.most_readers <= 3
     assert pool.lent() == source.open_readers == 0
+
+
+def test_a_layer_that_is_slow_for_want_of_cpu_time_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the process keeps its CPUs busy, more connections would only take turns on them."""
+    monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_BUSY", 0.0)
+    data = noise(SIZE)
+    assert joined(source, source.add(data), BufferPool(8), connections=3) == data
+    assert source.most_readers == 1
 
 
 def test_a_source_without_ranges_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +121,7 @@ def test_a_stop_ends_a_stalled_fetch_at_once(source: MemorySource, connections: 
 def test_a_body_of_another_length_is_refused(source: MemorySource, delta: int, connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A blob that is shorter or longer than its descriptor says is found out, not cut or padded."""
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_BUSY", math.inf)
     data, pool = noise(SIZE), BufferPool(8)
     layer = source.add(data)
     source.delivers[layer.digest] = [data[:delta] if delta < 0 else data + b"x"]
