@@ -138,7 +138,12 @@ def applied(node: Node, given: Example) -> Iterator[None]:
         yield
     finally:
         node.kubectl("delete", "--ignore-not-found", "--timeout=60s", "--filename", "-", text=given.text)
-        until("no volume is mounted", lambda: node.mounts("/var/lib/kubelet/pods") == [])
+        until("no volume is mounted", lambda: not volumes(node))
+
+
+def volumes(node: Node) -> list[str]:
+    """Where volumes of CSI drivers are mounted for pods."""
+    return [path for path in node.mounts("/var/lib/kubelet/pods") if "/kubernetes.io~csi/" in path]
 
 
 def _lists(node: Node, given: Example, model: Model) -> None:
