@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.kubernetes.keeper import PREFIX, cgroups
 
+_NAME = re.compile(re.escape(PREFIX) + r"\w+")
 # Where Kubernetes and its tools write when nobody tells them to write elsewhere.
 _USUAL = (
     "/etc/cni/net.d",
@@ -70,5 +72,5 @@ def _of_process(process: Path) -> set[str]:
         if PREFIX in command and process.name != str(os.getpid()):
             found.add(f"process {process.name}: {command}")
         mounts = (process / "mountinfo").read_text(errors="replace")
-        found |= {f"mount {line.split()[4]}" for line in mounts.splitlines() if PREFIX in line}
+        found |= {f"mount {line.split()[4]} of {_NAME.findall(line)}" for line in mounts.splitlines() if PREFIX in line}
     return found
