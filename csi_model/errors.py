@@ -51,6 +51,10 @@ class UnavailableError(CsiModelError):
     """A registry or service is silent, overloaded or stopping; a later retry may succeed."""
 
 
+class DiskError(UnavailableError):
+    """The node's own disk failed: an I/O error, a read-only filesystem, too many open files."""
+
+
 class StoppedError(UnavailableError):
     """The driver is stopping, or the work was stopped because nobody waited for it; a retry goes on with what is on disk."""
 

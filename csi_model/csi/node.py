@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_model.csi import capability, volumeid
+from csi_model.csi.advice import advised
 from csi_model.csi.context import VolumeContext, parse_request
 from csi_model.csi.observed import observed
 from csi_model.errors import BusyError, InvalidRequestError
@@ -68,7 +69,7 @@ class Node(NodeServicer):
         self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodePublishVolumeResponse:
         """Show the volume's view at the target path, read-only whatever the request says."""
-        with observed(request, self._observers) as tell:
+        with observed(request, self._observers) as tell, advised():
             self._publish(request, context, tell)
         return csi_pb2.NodePublishVolumeResponse()
 

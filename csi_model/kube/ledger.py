@@ -78,7 +78,6 @@ class Ledger:
             series.count += 1
         self._series.move_to_end(key)
         if key not in self._line and self._bucket(note.about).take(now):
-            series.attempts = 0
             self._line[key] = None
         self._forget()
 
@@ -94,7 +93,7 @@ class Ledger:
         """The API has it."""
         series = self._series.get(post.key)
         if series is not None and series.name == post.name:
-            series.exists = True
+            series.exists, series.attempts = True, 0
 
     def failed(self, post: Post) -> None:
         """It could not be written now: it goes back to the head of the line, until it has been tried often enough."""
@@ -103,6 +102,8 @@ class Ledger:
             return
         series.attempts += 1
         if series.attempts >= _ATTEMPTS:
+            series.attempts = 0
+            self._line.pop(post.key, None)
             self.dropped += 1
             return
         self._line[post.key] = None

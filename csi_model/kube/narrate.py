@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from csi_model.kube.notes import Kind, Note, Subject, presentable
+from csi_model.kube.notes import Kind, Note, Subject, presentable, without_numbers
 from csi_model.kube.reasons import reason_of, text_of
 from csi_model.pull.progress import amount, duration
 from csi_model.volumes.observer import Mounted, Progressed, Pulled, Pulling, Refused
@@ -68,7 +68,9 @@ class Narrator:
             return None
         kind, reason, text = told
         volume = f'volume "{call.volume}": ' if call.volume else ""
-        return Note(pod, kind, reason, presentable(f"{volume}{text}"), topic=call.volume_id)
+        # What is refused in other words is another refusal; progress is the same story, however far it is.
+        topic = call.volume_id if kind is Kind.NORMAL else f"{call.volume_id} {without_numbers(text)}"
+        return Note(pod, kind, reason, presentable(f"{volume}{text}"), topic)
 
     def _tell(self, call: PublishCall, happening: Happening, now: float) -> tuple[Kind, str, str] | None:
         key = (call.volume_id, call.target)

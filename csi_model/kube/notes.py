@@ -37,7 +37,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing to say; ``message`` is for a person, and ``topic`` tells apart what one object is told under one reason."""
+    """One thing to say; ``message`` is for a person.
+
+    Notes about one object that share reason and topic are one event, which happens again: the newest message is shown.
+    """
 
     about: Subject
     kind: Kind
@@ -46,9 +49,14 @@ class Note:
     topic: str = ""
 
     @property
-    def key(self) -> tuple[Subject, str, str, str]:
-        """Equal for notes that are one event which happens again, whose newest text is shown: two refusals may differ in numbers only."""
-        return (self.about, self.reason, self.topic, "" if self.kind is Kind.NORMAL else _NUMBER.sub("0", self.message))
+    def key(self) -> tuple[Subject, str, str]:
+        """Equal for notes that are one event."""
+        return (self.about, self.reason, self.topic)
+
+
+def without_numbers(text: str) -> str:
+    """The text with every number blanked, so that two that differ in bytes or seconds only are equal."""
+    return _NUMBER.sub("0", text)
 
 
 def presentable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,6 +40,7 @@ class Poster:
         self._pace = Bucket(burst=_BURST, every=1 / _A_SECOND)
         self._changed = threading.Condition()
         self._closing = threading.Event()
+        self._abandoned = False
         self._complained_at = -_COMPLAIN_EVERY
         self._reason = _CROWD
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
@@ -59,14 +61,15 @@ class Poster:
         with self._changed:
             self._changed.notify()
         self._thread.join(grace)
+        self._abandoned = True
 
     def _run(self) -> None:
-        while (post := self._next()) is not None:
+        while not self._abandoned and (post := self._next()) is not None:
             try:
                 self._write(post)
-            except Exception:
-                # A bug of ours costs this event, not those after it.
-                log.exception("event not written", reason=post.note.reason)
+            except Exception as error:  # noqa: BLE001 - a bug of ours costs this event, not those after it
+                frames = "".join(traceback.format_exception(error))
+                log.error("event not written", reason=post.note.reason, traceback=frames)  # noqa: TRY400 - no values of variables
             self._complain()
 
     def _next(self) -> Post | None:

@@ -8,6 +8,7 @@ from csi_model.errors import (
     CorruptContentError,
     CsiModelError,
     DeniedError,
+    DiskError,
     InvalidRequestError,
     MountError,
     NoSpaceError,
@@ -27,6 +28,7 @@ REASONS: dict[type[CsiModelError], str | None] = {
     DeniedError: "ModelForbidden",
     NoSpaceError: "NoSpace",
     UnavailableError: "RegistryUnavailable",
+    DiskError: "DiskFailed",
     CorruptContentError: "ModelCorrupt",
     MountError: "MountFailed",
     # No refusals: kubelet asks again and finds the pull under way, the other call ended or the driver back.

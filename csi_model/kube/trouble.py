@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from csi_model.errors import (
     DeniedError,
+    DiskError,
     InvalidRequestError,
     NoSpaceError,
     StoppedError,
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def of_refusal(node: Subject, call: PublishCall, error: Exception) -> Note | None:
-    """A full disk, and a registry that is silent or refuses; the latter once for each host. Other errors are their pod's own."""
-    if isinstance(error, NoSpaceError):
-        return _warning(node, "NoSpace", str(error))
+    """A disk that is full or fails, and a registry that is silent or refuses, once for each host. Other errors are their pod's own."""
+    if isinstance(error, NoSpaceError | DiskError):
+        return _warning(node, "NoSpace" if isinstance(error, NoSpaceError) else "DiskFailed", str(error))
     host = _host(call.reference)
     if host is None or isinstance(error, StoppedError):
         return None

@@ -39,7 +39,9 @@ def problem(response: Response, what: str, tried: str) -> CsiModelError:
     if status == 403:
         return DeniedError(f"{where}; credentials tried: {tried}; they need permission to pull")
     if status in {404, 410}:
-        return NotFoundError(f"{what} does not exist on {response.origin.netloc}, or is not visible (credentials tried: {tried}){said}")
+        return NotFoundError(
+            f"{what} does not exist on {response.origin.netloc}, or is not visible (credentials tried: {tried}){said}; check the reference"
+        )
     if status in {400, 414, 431}:
         return InvalidRequestError(where)
     return UnavailableError(where)

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from csi_model.errors import BusyError, CorruptContentError, CsiModelError, NoSpaceError, UnavailableError
+from csi_model.errors import BusyError, CorruptContentError, CsiModelError, DiskError, NoSpaceError
 from csi_model.steps import step
 from csi_model.store.schema import demand_current, migrate
 
@@ -149,4 +149,4 @@ def _as_ours(error: sqlite3.Error, path: Path) -> CsiModelError:
         return CorruptContentError(f"the state database {path} is damaged ({error}); restart the driver, which rebuilds it")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return BusyError(f"another process holds the state database {path}; try again")
-    return UnavailableError(f"the state database {path} cannot be used ({error}); look at the node's disk and kernel log, then try again")
+    return DiskError(f"the state database {path} cannot be used ({error}); look at the node's disk and kernel log")

@@ -6,7 +6,7 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CsiModelError, DeniedError, NoSpaceError, NotFoundError, UnavailableError
+from csi_model.errors import CsiModelError, DeniedError, DiskError, NoSpaceError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def disk_errors(what: str) -> Iterator[None]:
         NoSpaceError: the disk or its quota is full.
         NotFoundError: a file or directory is not there.
         DeniedError: this user may not.
-        UnavailableError: anything else, such as an I/O error, a read-only filesystem or too many open files.
+        DiskError: anything else, such as an I/O error, a read-only filesystem or too many open files.
     """
     try:
         yield
@@ -42,4 +42,4 @@ def as_ours(error: OSError, what: str) -> CsiModelError:
         return NotFoundError(f"{what}: {reason}")
     if error.errno in _REFUSED:
         return DeniedError(f"{what}: {reason}; the state directory belongs to root")
-    return UnavailableError(f"{what}: {reason}; look at the node's disk and kernel log, then try again")
+    return DiskError(f"{what}: {reason}; look at the node's disk and kernel log")

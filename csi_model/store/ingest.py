@@ -120,7 +120,7 @@ class Ingest:
 
         Raises:
             CorruptContentError: the file has another length; the ingest stays as it is.
-            NoSpaceError, UnavailableError: the disk would not; the ingest stays and commit may be tried again.
+            NoSpaceError, DiskError: the disk would not; the ingest stays and commit may be tried again.
         """
         target = self._content / digest.algorithm / digest.hex
         with disk_errors(f"cannot commit content {digest}"):

@@ -28,7 +28,7 @@ def usage(root: Path) -> Usage:
     """Add up the files of the store in ``root``; those that vanish meanwhile count for nothing.
 
     Raises:
-        UnavailableError: a directory cannot be read.
+        DiskError: a directory cannot be read.
     """
     with disk_errors(f"cannot add up {root}"):
         return Usage(

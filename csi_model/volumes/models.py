@@ -212,6 +212,7 @@ class Models:
     ) -> ReadyModel:
         source = self._connector.connect(request.reference, credentials)
         try:
+            flight.describe = lambda: f"{source.name} has not said yet what {request.reference} is"
             reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
             known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from csi_model.errors import CsiModelError, DeniedError, NoSpaceError, NotFoundError, UnavailableError
+from csi_model.errors import CsiModelError, DeniedError, DiskError, NoSpaceError, NotFoundError
 from csi_model.store.faults import disk_errors
 
 
@@ -19,9 +19,9 @@ from csi_model.store.faults import disk_errors
         (errno.ENOENT, NotFoundError),
         (errno.EACCES, DeniedError),
         (errno.EPERM, DeniedError),
-        (errno.EIO, UnavailableError),
-        (errno.EROFS, UnavailableError),
-        (errno.EMFILE, UnavailableError),
+        (errno.EIO, DiskError),
+        (errno.EROFS, DiskError),
+        (errno.EMFILE, DiskError),
     ],
 )
 def test_errno_decides(number: int, expected: type[CsiModelError]) -> None:
