@@ -27,6 +27,7 @@ DRIVER = "csi-model.dev"
 STARTUP_TAINT = f"{DRIVER}/agent-not-ready"
 # kubelet ends when its runtime does not answer, so it comes after containerd; and after the API server, to register at its first try.
 _FIRST = ("containerd", "etcd", "apiserver", "proxy")
+_SETTLED = 10.0
 _THEN = ("controller-manager", "scheduler", "kubelet")
 
 
@@ -70,6 +71,7 @@ class Node:
             self.start(name)
             if name == "apiserver":
                 self._until("the API server is ready", self._api_ready)
+                self._settle()
             if name == "containerd":
                 self._until("containerd answers", self._runtime_answers)
 
@@ -103,6 +105,18 @@ class Node:
         self._until("the node is Ready", self._ready)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._until("pods have a service account", lambda: self.api.find(account) is not None)
+
+    def _settle(self) -> None:
+        """Wait until the node controller has got over a silence: it taints the node when it looks again, and takes that back later."""
+        since = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal since
+            if not self._ready() or any(key.startswith("node.kubernetes.io/") for key in self.taints()):
+                since = time.monotonic()
+            return time.monotonic() - since > _SETTLED
+
+        self._until("the node has been Ready and without taints for a while", settled)
 
     def load_image(self, archive: Path) -> None:
         """Give the node a container image from an OCI archive."""
