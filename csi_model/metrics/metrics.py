@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -65,13 +66,14 @@ class Metrics:
 
     @contextmanager
     def show(self, read: Callable[[], Readings]) -> Iterator[None]:
-        """Show what ``read`` returns on each scrape of the body."""
+        """Show what ``read`` returns on each scrape of the body; at the end nobody is reading any more."""
         collector = _Engine(read)
         self.registry.register(collector)
         try:
             yield
         finally:
             self.registry.unregister(collector)
+            collector.end()
 
 
 class _Driver(Collector):
@@ -90,12 +92,21 @@ class _Engine(Collector):
     """What the engine shows. A disk that cannot be read takes only these metrics away, for the others may tell why."""
 
     def __init__(self, read: Callable[[], Readings]) -> None:
-        self._read = read
+        self._read: Callable[[], Readings] | None = read
+        self._lock = threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
-        try:
-            readings = self._read()
-        except CsiModelError as error:
-            log.warning("the engine's metrics cannot be read", reason=str(error))
-            return
+        with self._lock:
+            if self._read is None:
+                return
+            try:
+                readings = self._read()
+            except CsiModelError as error:
+                log.warning("the engine's metrics cannot be read", reason=str(error))
+                return
         yield from families(readings)
+
+    def end(self) -> None:
+        """Read no more; waits for a scrape that is reading."""
+        with self._lock:
+            self._read = None

@@ -107,7 +107,9 @@ class _Server:
         caller = asyncio.current_task()
         assert caller is not None
         if len(self._callers) >= _MOST_CALLERS:
-            next(iter(self._callers)).cancel()
+            longest = next(iter(self._callers))
+            del self._callers[longest]  # now, for it takes a moment to go, and others may come in that
+            longest.cancel()
         self._callers[caller] = None
         try:
             response = await self._respond(reader)
@@ -118,7 +120,7 @@ class _Server:
         except (OSError, asyncio.IncompleteReadError) as error:  # a TimeoutError is an OSError
             log.debug("a caller left or was too slow", reason=str(error) or type(error).__name__)
         finally:
-            del self._callers[caller]
+            self._callers.pop(caller, None)
             writer.transport.abort()
 
     async def _respond(self, reader: asyncio.StreamReader) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,19 @@ def test_a_server_that_does_not_answer_is_death(short_dir: Path, monkeypatch: py
         assert health.dead_because() == f"Identity.Probe at {short_dir / 'csi.sock'} ended with DEADLINE_EXCEEDED"
     release.set()
     server.stop(1).wait(2)
+
+
+def test_an_end_in_the_middle_of_a_probe_is_no_death(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that fails because the driver has just ended in good order does not call for a restart."""
+    health, serving = Health(), ExitStack()
+    serving.enter_context(health.serving(short_dir / "csi.sock", None))
+
+    def probe(_path: Path) -> str:
+        serving.close()
+        return "nobody there"
+
+    monkeypatch.setattr(health_module, "_probe", probe)
+    assert health.dead_because() is None
 
 
 def test_probes_may_come_at_once(served: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import prometheus_client
@@ -108,3 +110,24 @@ def test_a_scrape_is_cheap(health: FakeHealth, readings: Readings) -> None:
             metrics.render("")
         each = (time.thread_time() - began) / 20
     assert each < 0.010
+
+
+def test_an_engine_may_close_once_its_metrics_are_gone(health: FakeHealth, readings: Readings) -> None:
+    """The end waits for a scrape that is reading the engine, so that none reads one that is closed."""
+    metrics = Metrics(health)
+    reading, go_on = threading.Event(), threading.Event()
+    closed = False
+
+    def read() -> Readings:
+        reading.set()
+        go_on.wait(5)
+        assert not closed
+        return readings
+
+    with ThreadPoolExecutor(1) as pool:
+        with metrics.show(read):
+            scraped = pool.submit(scrape, metrics)
+            assert reading.wait(5)
+            threading.Timer(0.2, go_on.set).start()
+        closed = True
+        assert scraped.result(5)["csi_model_models"] == 13

@@ -4,6 +4,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from csi_model.errors import NoSpaceError
 from csi_model.pull.lane import Ahead, Lane
@@ -81,3 +82,19 @@ def test_ahead_delivers_in_order_and_then_the_error() -> None:
     early.close()
     assert dropped
     assert dropped == list(range(1, 1 + len(dropped)))
+
+
+def test_threads_log_as_the_one_that_began_them() -> None:
+    """Log lines of a lane's or a fetch's own thread carry the fields of the pull that they work for."""
+    seen = list[tuple[str, dict[str, object]]]()
+
+    def look(_: object) -> None:
+        seen.append((threading.current_thread().name, get_contextvars()))
+
+    with bound_contextvars(reference="registry.example/x:v1"):
+        lane = Lane("hash", look, beside=lambda: True)
+        lane.put(a_piece(BufferPool(2), 0))
+        lane.finish()
+        ahead = Ahead("fetch", map(look, [1]), depth=1, drop=lambda _: None)
+        ahead.close()
+    assert seen == [(name, {"reference": "registry.example/x:v1"}) for name in ("hash", "fetch")]
