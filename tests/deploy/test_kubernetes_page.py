@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 from csi_model.config.model import Config
 from csi_model.csi.node import wait_seconds
+from csi_model.kube import trouble
 from csi_model.kube.reasons import REASONS, reason_of
 from e2e.kubernetes.examples import ROOT
 
@@ -47,6 +50,19 @@ def test_every_reason_of_an_event_is_explained() -> None:
     given = {reason for reason in REASONS.values() if reason} | {"DriverError", "Pulling", "PullProgress", "Pulled", "Mounted"}
     assert reason_of(RuntimeError()) == "DriverError"
     assert said - {"FailedMount", "Aborted"} == given
+
+
+def test_every_reason_of_an_event_on_the_node_is_explained() -> None:
+    """The table of the Node's events has each reason that the driver's code gives to its Node."""
+    rows = re.findall(r"^\| (`[A-Z].*?) \|", PAGE.partition("| event on the Node |")[2].partition("\n\n")[0], re.MULTILINE)
+    given = {word for word in _words(trouble.__file__) if re.fullmatch(r"[A-Z][a-z]+[A-Z][a-z]+", word)}
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == given
+
+
+def _words(path: str) -> set[str]:
+    """Strings of a module's code."""
+    nodes = ast.walk(ast.parse(Path(path).read_text()))
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 def test_the_defaults_are_those_of_the_configuration() -> None:
