@@ -27,7 +27,10 @@ StateDir = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="The configuration (docs/configuration.md).", show_default=False)
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", envvar="CSI_MODEL_CONFIG", help="The configuration (docs/configuration.md).", show_default=False
+    ),
 ]
 PlainHttp = Annotated[bool, typer.Option("--plain-http", help="Speak HTTP without TLS to a registry on this machine (loopback only).")]
 CredentialsFile = Annotated[

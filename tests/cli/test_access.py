@@ -105,6 +105,18 @@ def test_plain_http_for_a_configured_host_is_no_contradiction(tmp_path: Path) ->
         Access.prepare("other.example/a:v1", config_file=config, plain_http=True, credentials_file=None)
 
 
+def test_the_environment_may_name_the_configuration(person: Person, tmp_path: Path) -> None:
+    """CSI_MODEL_CONFIG stands for --config, so that a shell in the driver's pod sees what the driver was told; a wrong file is an error."""
+    config = tmp_path / "config.yaml"
+    with FakeRegistry() as registry:
+        reference = push_artifact(registry, "llm/tiny", {"a": b"a"})
+        config.write_text(f"registries: {{'{registry.host}': {{plainHttp: true}}}}")
+        person.environment["CSI_MODEL_CONFIG"] = str(config)
+        assert person.run("inspect", reference).exit_code == 0
+    config.write_text("registriez: {}")
+    assert "registriez" in person.run("inspect", reference).stderr
+
+
 def test_a_local_registry_without_tls_gets_a_hint(person: Person, tmp_path: Path) -> None:
     """Who forgot --plain-http for a registry on this machine is told."""
     with FakeRegistry() as registry:
