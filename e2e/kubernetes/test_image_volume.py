@@ -84,7 +84,7 @@ def cost(node: Node, processes: list[int], folder: str) -> Cost:
         fields = (at / "stat").read_text().rpartition(")")[2].split()
         cpu += sum(map(int, fields[11:15])) / 100  # its children's too: containerd unpacks in processes of its own
         written += next(int(line.split()[1]) for line in (at / "io").read_text().splitlines() if line.startswith("write_bytes"))
-    return Cost(cpu, written, int(node.machine.run("du", "-sB1", folder).split()[0]))
+    return Cost(cpu, written, int(node.machine.run("du", "-xsB1", folder).split()[0]))
 
 
 def measure(node: Node, pods: Pods, name: str, volume: Object, looked_at: Callable[[], Cost]) -> Figures:

@@ -66,12 +66,13 @@ def test_a_full_disk_is_named(node: Node, driver: Installation, registry: NodeRe
 
 def test_a_node_without_loop_devices(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
     """Without /dev/loop* another rung serves; the loop rung by force is refused with the reason, and `doctor` says the same."""
-    kept = "null zero full random urandom tty console fuse kmsg"
-    copy = f"cd /dev && cp -a $(ls -d {kept} 2>/dev/null) /mnt && mkdir /mnt/pts /mnt/shm /mnt/mqueue && ln -s pts/ptmx /mnt/ptmx"
-    move = "mount --move /mnt /dev && ln -s /proc/self/fd /dev/fd && mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts"
+    kept = f"{node.machine.folder}/tmp/dev"
+    some = "null zero full random urandom tty console kmsg"
     node.machine.run(
-        "sh", "-c", f"mount -t tmpfs tmpfs /mnt && ({copy}) && mount --make-private /mnt && {move} && mount --make-shared /dev"
+        "sh", "-c", f"mkdir {kept} && cd /dev && cp -a {some} {kept} && mount -t tmpfs -o mode=755 tmpfs /dev && cp -a {kept}/. /dev"
     )
+    node.machine.run("sh", "-c", "mkdir /dev/pts /dev/shm && mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts")
+    node.machine.run("sh", "-c", "ln -s pts/ptmx /dev/ptmx && ln -s /proc/self/fd /dev/fd")
     try:
         driver.uninstall()
         driver.install()
@@ -85,7 +86,8 @@ def test_a_node_without_loop_devices(node: Node, driver: Installation, artifact:
         pods.end()
     finally:
         driver.uninstall()
-        node.machine.run("sh", "-c", "umount /dev/pts && umount /dev")
+        # Lazily, for whatever was started meanwhile has /dev/null open.
+        node.machine.run("umount", "--recursive", "--lazy", "/dev")
 
 
 def test_a_state_directory_in_memory(node: Node, driver: Installation, artifact: Model, mounted: str, pods: Pods) -> None:
