@@ -55,16 +55,18 @@ _FOLDERS = frozenset({Strategy.LINKS, Strategy.MATERIALISE})
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A manifest and which part of it is shown."""
+    """A manifest and which part of it is shown.
+
+    ``id`` is 32 hex digits that name the view on disk; the same for everybody who asks for the same.
+    """
 
     manifest: Digest
     selection: Selection
+    id: str = field(init=False, compare=False)
 
-    @property
-    def id(self) -> str:
-        """32 hex digits that name the view on disk; the same for everybody who asks for the same."""
+    def __post_init__(self) -> None:
         key = [str(self.manifest), self.selection.path, self.selection.include, self.selection.exclude]
-        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+        object.__setattr__(self, "id", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32])
 
 
 @dataclass(slots=True)
