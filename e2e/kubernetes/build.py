@@ -199,22 +199,25 @@ def _write_module(suite: Suite) -> Path:
 
 
 def _go_json(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([go(), *arguments], check=False, capture_output=True, text=True, cwd="/")
-    if done.returncode:
-        msg = f"go {' '.join(arguments)} failed:\n{done.stderr}{done.stdout}"
-        raise RuntimeError(msg)
-    document: dict[str, Any] = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(_run([go(), *arguments], cwd=Path("/")))
     return document
 
 
-def _run(command: list[str], *, cwd: Path, **environment: str) -> None:
-    done = subprocess.run(
-        command, check=False, cwd=cwd, env={**os.environ, "CGO_ENABLED": "0", **environment}, stderr=subprocess.PIPE, text=True
-    )
-    if done.returncode:
+def _run(command: list[str], *, cwd: Path, **environment: str) -> str:
+    """What the command prints. It is run again when it fails: it downloads hundreds of modules, and goes on with what it has."""
+    for pause in (5, 30, None):
+        done = subprocess.run(
+            command, check=False, cwd=cwd, env={**os.environ, "CGO_ENABLED": "0", **environment}, capture_output=True, text=True
+        )
+        if not done.returncode:
+            break
         told = "\n".join(line for line in done.stderr.splitlines() if not line.startswith("go: downloading"))
-        msg = f"{' '.join(command)} failed:\n{told}"
-        raise RuntimeError(msg)
+        if pause is None:
+            msg = f"{' '.join(command)} failed:\n{told}{done.stdout}"
+            raise RuntimeError(msg)
+        print(f"build: {command[-1]} failed, and is tried again in {pause} s:\n{told}", flush=True)
+        time.sleep(pause)
+    return done.stdout
 
 
 if __name__ == "__main__":
