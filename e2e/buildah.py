@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
+from csi_model.linux.mountinfo import read_mounts
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,8 +19,14 @@ def buildah(work: Path, command: str, *arguments: str) -> None:
         RuntimeError: It failed; the message holds the end of what it said.
     """
     # buildah leaves a mount of its storage behind: here it ends with the namespace.
-    line = ["unshare", "--mount", "--propagation", "private", "buildah", "--root", str(work / "storage"), "--runroot", str(work / "run")]
+    line = [*in_private(), "buildah", "--root", str(work / "storage"), "--runroot", str(work / "run")]
     output_of(*line, command, *arguments, temporary=work / "tmp")
+
+
+def in_private() -> tuple[str, ...]:
+    """How a command line begins whose mounts end with it. In a chroot "/" is no mount, and what is above it has to be private already."""
+    propagation = "private" if any(mount.target == "/" for mount in read_mounts()) else "unchanged"
+    return ("unshare", "--mount", "--propagation", propagation)
 
 
 def output_of(*command: str, stdin: str | None = None, temporary: Path | None = None) -> str:

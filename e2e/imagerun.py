@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from e2e.buildah import in_private
 from e2e.imagefile import ImageFile
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Container:
 
     def line(self, *command: str) -> list[str]:
         """What runs a command in it. The process that this starts becomes the command, so signals reach it."""
-        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "sh", str(self.root), str(self.folder)]
+        enter = [*in_private(), "sh", "-c", _ENTER, "sh", str(self.root), str(self.folder)]
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         return [*enter, *variables, "/usr/sbin/chroot", str(self.root), *command]
 

@@ -78,7 +78,7 @@ CASES = {
     "status-503": Case(lambda _: Fault(status=503), Code.UNAVAILABLE, ("503",)),
     "status-429": Case(lambda _: Fault(status=429, headers={"Retry-After": "1"}), Code.UNAVAILABLE, ("429",)),
     "status-403": Case(lambda _: Fault(status=403), Code.PERMISSION_DENIED, ("status-403",)),
-    "status-401": Case(lambda _: Fault(status=401), Code.UNAUTHENTICATED, ("pull secret",)),
+    "status-401": Case(lambda _: Fault(status=401), Code.UNAUTHENTICATED, ("nodePublishSecretRef",)),
     "circle": Case(lambda _: Fault(redirect="{path}"), Code.UNAVAILABLE, ("redirect",)),
     "other-range": Case(lambda _: Fault(content_range="bytes 5-9/300000", status=206), Code.DATA_LOSS, ("bytes",)),
 }
