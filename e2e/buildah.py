@@ -24,9 +24,14 @@ def buildah(work: Path, command: str, *arguments: str) -> None:
 
 
 def in_private() -> tuple[str, ...]:
-    """How a command line begins whose mounts end with it. In a chroot "/" is no mount, and what is above it has to be private already."""
-    propagation = "private" if any(mount.target == "/" for mount in read_mounts()) else "unchanged"
-    return ("unshare", "--mount", "--propagation", propagation)
+    """How a command line begins whose mounts end with it.
+
+    In a chroot "/" is no mount, though buildah wants to change it: there the command gets a "/" that is one. Mounts above a chroot have
+    to be private already.
+    """
+    if any(mount.target == "/" for mount in read_mounts()):
+        return ("unshare", "--mount", "--propagation", "private")
+    return ("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", 'mount --rbind / /mnt && exec chroot /mnt "$@"', "sh")
 
 
 def output_of(*command: str, stdin: str | None = None, temporary: Path | None = None) -> str:
