@@ -20,17 +20,20 @@ class Allowance:
     rate_file: Path
     left: float = 0.0
     filled: float = field(default_factory=time.monotonic)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def take(self, count: int) -> None:
-        """Wait until ``count`` bytes may pass."""
-        while True:
-            now, rate = time.monotonic(), int(self.rate_file.read_text() or 0)
-            self.left = min(self.left + (now - self.filled) * rate, max(rate / 4, _PIECE))
-            self.filled = now
-            if self.left >= count:
-                self.left -= count
-                return
-            await asyncio.sleep(_TICK)
+        """Wait until ``count`` bytes may pass. Whoever waits longest is served first, so that no connection starves."""
+        async with self.turn:
+            while not self._allows(count):
+                await asyncio.sleep(_TICK)
+            self.left -= count
+
+    def _allows(self, count: int) -> bool:
+        now, rate = time.monotonic(), int(self.rate_file.read_text() or 0)
+        self.left = min(self.left + (now - self.filled) * rate, max(rate / 4, _PIECE))
+        self.filled = now
+        return self.left >= count
 
 
 async def main(port: int, target: int, rate_file: Path) -> None:
