@@ -25,7 +25,7 @@ class Allowance:
     async def take(self, count: int) -> None:
         """Wait until ``count`` bytes may pass. Whoever waits longest is served first, so that no connection starves."""
         async with self.turn:
-            while not self._allows(count):
+            while not self._allows(count):  # noqa: ASYNC110 - it waits for time to pass, of which no event tells
                 await asyncio.sleep(_TICK)
             self.left -= count
 
