@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1 << 20
 _TICK = os.sysconf("SC_CLK_TCK")
-_LEFT_FREE = 256 * MEBIBYTE
+_PASSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,11 @@ class Memory:
         buffer = bytearray(4 * MEBIBYTE)
         with self._path.open("rb", buffering=0) as file:
             file.seek(self._position)
-            # Once over what is free now: others' comings and goings must not keep this going.
-            for _ in range(max(0, _meminfo("MemFree") - _LEFT_FREE) // len(buffer)):
-                file.readinto(buffer)
+            # The kernel keeps a little free, and frees more while this reads: a few times over what is free, and no more, for others'
+            # comings and goings must not keep this going.
+            for _ in range(_PASSES):
+                for _ in range(_meminfo("MemFree") // len(buffer)):
+                    file.readinto(buffer)
             self._position = file.tell()
         for path in hot:
             with path.open("rb", buffering=0) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ from csi_model.linux.syscall import function
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_KEEP_SIZE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,20 @@ def fsync_directory(path: Path | str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def allocate_ahead(descriptor: int, offset: int, length: int) -> bool:
+    """Give a file blocks for a range past its end, which stays where it is (fallocate, FALLOC_FL_KEEP_SIZE); False where that cannot be.
+
+    Blocks past the end that nothing was written to go with the next ``ftruncate``, also to the length that the file has.
+    """
+    try:
+        function("fallocate", ctypes.c_int(descriptor), ctypes.c_int(_KEEP_SIZE), ctypes.c_int64(offset), ctypes.c_int64(length))
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            return False
+        raise
+    return True
 
 
 def sync_filesystem(descriptor: int) -> None:

@@ -5,6 +5,7 @@ The grammar is distribution/reference's, with Docker Hub's short names; a digest
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -77,6 +78,7 @@ class LayoutReference:
 AnyReference = Reference | LayoutReference
 
 
+@functools.lru_cache(maxsize=1024)  # one publish asks for its reference several times
 def parse_reference(text: str) -> AnyReference:
     """Parse what a person or a volume attribute says.
 

@@ -10,6 +10,7 @@ import structlog
 
 from csi_model.linux import pages
 from csi_model.linux.direct import ALIGNMENT, open_direct
+from csi_model.linux.disk import allocate_ahead
 from csi_model.mount.strategy import WriteMode
 from csi_model.pull.pool import PIECE
 from csi_model.store.faults import disk_errors
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _WRITEBACK = 2 * PIECE
+_AHEAD = 64 * PIECE
 
 
 class LayerWriter:
     """Appends pieces to an ingest's file, from ``offset`` (a multiple of ``PIECE``) on.
 
     Buffered, each 8 MiB is sent to the disk as soon as it is written, so that the closing fsync finds little to do and the pages stay
-    clean for the reader. Direct, the last block is padded and the file cut to its true length by ``finish``; a crash before that
-    leaves a file that is too long by less than a block, which resuming cuts off. The file never runs ahead of its bytes (nothing is
-    preallocated within its length), since resuming trusts that length until the digest says otherwise.
+    clean for the reader. It goes to blocks that were allocated ahead in one go, which takes ext4 two thirds of the CPU time of finding each
+    when it is written. Direct, the last block is padded and the file cut to its true length by ``finish``; a crash before that
+    leaves a file that is too long by less than a block, which resuming cuts off. The file's length never runs ahead of its bytes (what is
+    allocated ahead lies past its end), since resuming trusts that length until the digest says otherwise.
     """
 
     def __init__(self, path: Path, mode: WriteMode, *, offset: int) -> None:
@@ -39,6 +42,7 @@ class LayerWriter:
         self._pushed = offset
         with disk_errors(f"cannot write {path}"):
             self._fd, self._direct = _open(path, mode)
+        self._allocated = offset
 
     def write(self, piece: Piece) -> None:
         """Write the next piece.
@@ -51,6 +55,9 @@ class LayerWriter:
             length = -(-length // ALIGNMENT) * ALIGNMENT
         with disk_errors(f"cannot write {self._path}"), piece.whole[:length] as data:
             data[piece.length :] = bytes(length - piece.length)
+            if not self._direct and piece.offset >= self._allocated:
+                self._allocated = piece.offset + _AHEAD
+                allocate_ahead(self._fd, piece.offset, _AHEAD)
             done = 0
             while done < length:
                 done += os.pwrite(self._fd, data[done:], piece.offset + done)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from csi_model.errors import BusyError, CorruptContentError, CsiModelError, DiskError, NoSpaceError
 from csi_model.steps import step
 from csi_model.store.schema import demand_current, migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _PATIENCE = 30.0
@@ -93,9 +93,18 @@ class Database:
                 raise
             step("state.committed")
 
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one query, which sees one state by itself."""
+        with self._reading_lock, sqlite_errors(self.path):
+            return self._reading.execute(query, values).fetchall()
+
+    def row(self, query: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of one query, if it has any."""
+        return next(iter(self.rows(query, values)), None)
+
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """Reads that all see the same state."""
+        """Queries that must all see the same state."""
         with self._reading_lock, sqlite_errors(self.path):
             self._reading.execute("BEGIN")
             try:

@@ -28,6 +28,7 @@ _HELD = "SELECT manifest FROM resolution UNION SELECT manifest FROM pin UNION SE
 
 _COUNTED = ("model", "resolution", "view", "publication")
 _UNPUBLISHED = "volume_id NOT IN (SELECT volume_id FROM publication)"
+_GUARDS = "SELECT DISTINCT guards FROM model_layer JOIN layer USING (blob, compression) WHERE manifest = ?1 AND guards != '[]'"
 _PUBLICATION = "SELECT target, volume_id, reference, manifest, view_id, path, include, exclude, published FROM publication"
 _VIEW = "SELECT view_id, manifest, strategy, path, include, exclude, bytes, inodes, last_used FROM view"
 
@@ -91,24 +92,26 @@ class State:
             kept = rows.as_json(sorted({*guards, guard}) if guard and guards else [])
             db.execute("UPDATE layer SET guards = ? WHERE blob = ? AND compression = ?", (kept, *key))
 
+    def is_anybodys(self, manifest: Digest) -> bool:
+        """Whether the model was pulled, and neither its manifest nor any of its layers took credentials."""
+        query = f"SELECT authenticated = 0 AND NOT EXISTS ({_GUARDS}) FROM model WHERE manifest = ?1"
+        row = self._database.row(query, (str(manifest),))
+        return row is not None and bool(row[0])
+
     def guards(self, manifest: Digest) -> tuple[frozenset[str], ...]:
         """The guards of those layers of the model that are here and have any."""
-        query = "SELECT DISTINCT guards FROM model_layer JOIN layer USING (blob, compression) WHERE manifest = ? AND guards != '[]'"
-        with self._database.read() as db:
-            found = db.execute(query, (str(manifest),)).fetchall()
+        found = self._database.rows(_GUARDS, (str(manifest),))
         return tuple(frozenset(rows.texts(row[0])) for row in found)
 
     def layer(self, blob: Digest, compression: str) -> LayerRecord | None:
         """What the blob became when it was last pulled, if it ever was."""
-        with self._database.read() as db:
-            query = "SELECT content, size, pieces, guards FROM layer WHERE blob = ? AND compression = ?"
-            row = db.execute(query, (str(blob), compression)).fetchone()
+        query = "SELECT content, size, pieces, guards FROM layer WHERE blob = ? AND compression = ?"
+        row = self._database.row(query, (str(blob), compression))
         return LayerRecord(Digest.parse(row[0]), row[1], row[2], frozenset(rows.texts(row[3]))) if row else None
 
     def sizes(self) -> tuple[tuple[Digest, int], ...]:
         """The recorded length of every layer's content."""
-        with self._database.read() as db:
-            found = db.execute("SELECT DISTINCT content, size FROM layer ORDER BY content").fetchall()
+        found = self._database.rows("SELECT DISTINCT content, size FROM layer ORDER BY content")
         return tuple((Digest.parse(content), size) for content, size in found)
 
     def forget_contents(self, contents: Iterable[Digest]) -> None:
@@ -177,14 +180,12 @@ class State:
 
     def resolution(self, reference: str) -> Resolution | None:
         """What the reference named when it was last asked for."""
-        with self._database.read() as db:
-            row = db.execute("SELECT manifest, asked FROM resolution WHERE reference = ?", (reference,)).fetchone()
+        row = self._database.row("SELECT manifest, asked FROM resolution WHERE reference = ?", (reference,))
         return Resolution(reference, Digest.parse(row[0]), row[1]) if row else None
 
     def resolutions(self) -> tuple[Resolution, ...]:
         """Every reference that was asked for and not forgotten."""
-        with self._database.read() as db:
-            found = db.execute("SELECT reference, manifest, asked FROM resolution ORDER BY reference").fetchall()
+        found = self._database.rows("SELECT reference, manifest, asked FROM resolution ORDER BY reference")
         return tuple(Resolution(reference, Digest.parse(manifest), asked) for reference, manifest, asked in found)
 
     def forget(self, reference: str) -> frozenset[Digest]:
@@ -203,9 +204,7 @@ class State:
 
     def pinned(self, volume_id: str, reference: str) -> Digest | None:
         """The manifest that the reference means to this volume, once fixed."""
-        with self._database.read() as db:
-            query = "SELECT manifest FROM pin WHERE volume_id = ? AND reference = ?"
-            row = db.execute(query, (volume_id, reference)).fetchone()
+        row = self._database.row("SELECT manifest FROM pin WHERE volume_id = ? AND reference = ?", (volume_id, reference))
         return Digest.parse(row[0]) if row else None
 
     def unpin(self, volume_id: str) -> None:
@@ -235,15 +234,12 @@ class State:
 
     def publication(self, target: str) -> Publication | None:
         """What was made to appear at this target path."""
-        with self._database.read() as db:
-            row = db.execute(f"{_PUBLICATION} WHERE target = ?", (target,)).fetchone()
+        row = self._database.row(f"{_PUBLICATION} WHERE target = ?", (target,))
         return rows.publication(row) if row else None
 
     def publications(self) -> tuple[Publication, ...]:
         """Everything that was made to appear and has not been unpublished."""
-        with self._database.read() as db:
-            found = db.execute(f"{_PUBLICATION} ORDER BY target").fetchall()
-        return tuple(map(rows.publication, found))
+        return tuple(map(rows.publication, self._database.rows(f"{_PUBLICATION} ORDER BY target")))
 
     def unpublish(self, target: str) -> Publication | None:
         """Forget the publication, and its volume's pins with the volume's last target; return what was there."""
@@ -259,14 +255,12 @@ class State:
 
     def view(self, view_id: str) -> ViewRecord | None:
         """The view of this id, if it was built."""
-        with self._database.read() as db:
-            row = db.execute(f"{_VIEW} WHERE view_id = ?", (view_id,)).fetchone()
+        row = self._database.row(f"{_VIEW} WHERE view_id = ?", (view_id,))
         return rows.view(row) if row else None
 
     def views(self) -> tuple[ViewRecord, ...]:
         """Every view that was built."""
-        with self._database.read() as db:
-            return tuple(map(rows.view, db.execute(f"{_VIEW} ORDER BY view_id").fetchall()))
+        return tuple(map(rows.view, self._database.rows(f"{_VIEW} ORDER BY view_id")))
 
     def touch_view(self, view_id: str, when: float) -> None:
         """Note that the view was used at ``when``."""

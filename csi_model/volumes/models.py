@@ -163,9 +163,9 @@ class Models:
             UnauthenticatedError, DeniedError: the repository does not accept them.
             UnavailableError: it cannot be asked now.
         """
-        record, guards = self._store.state.model(manifest), self._store.state.guards(manifest)
-        if record is not None and not record.authenticated and not guards:
+        if self._store.state.is_anybodys(manifest):
             return True
+        guards = self._store.state.guards(manifest)
         repository = _repository(str(request.reference))
         if not all(repository in guard for guard in guards) or repository not in self._repositories(manifest):
             return False

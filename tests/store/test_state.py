@@ -63,13 +63,25 @@ def test_a_layers_guards_grow_until_it_is_anybodys(state: State) -> None:
     state.record_layer(GZIP, "gzip", TAR, 100, b"", guard="a.example/x")
     state.record_model(ModelRecord(MANIFEST, "OCI image", 100, authenticated=True, layers=(ModelLayer(GZIP, "gzip", TAR),)))
     state.vouch(GZIP, "gzip", "b.example/y")
+    assert not state.is_anybodys(MANIFEST)
     assert state.guards(MANIFEST) == (frozenset({"a.example/x", "b.example/y"}),)
     state.vouch(GZIP, "gzip", None)
     state.vouch(GZIP, "gzip", "c.example/z")
     assert state.guards(MANIFEST) == ()
+    assert not state.is_anybodys(MANIFEST), "its manifest took credentials"
     record = state.layer(GZIP, "gzip")
     assert record is not None
     assert record.guards == frozenset()
+
+
+def test_a_model_is_anybodys_when_nothing_of_it_took_credentials(state: State) -> None:
+    """Neither a manifest nor a layer that only credentials brought is; nor is what was never pulled."""
+    assert not state.is_anybodys(MANIFEST)
+    state.record_layer(GZIP, "gzip", TAR, 100, b"", guard="a.example/x")
+    state.record_model(ModelRecord(MANIFEST, "OCI image", 100, authenticated=False, layers=(ModelLayer(GZIP, "gzip", TAR),)))
+    assert not state.is_anybodys(MANIFEST)
+    state.vouch(GZIP, "gzip", None)
+    assert state.is_anybodys(MANIFEST)
 
 
 def test_models_are_remembered_whole(state: State) -> None:
