@@ -94,7 +94,7 @@ class State:
 
     def is_anybodys(self, manifest: Digest) -> bool:
         """Whether the model was pulled, and neither its manifest nor any of its layers took credentials."""
-        query = f"SELECT authenticated = 0 AND NOT EXISTS ({_GUARDS}) FROM model WHERE manifest = ?1"
+        query = f"SELECT authenticated = 0 AND NOT EXISTS ({_GUARDS}) FROM model WHERE manifest = ?1"  # noqa: S608 - the text is ours
         row = self._database.row(query, (str(manifest),))
         return row is not None and bool(row[0])
 

