@@ -17,7 +17,7 @@ test: setup ## every test: unit, root, end to end; linters and types among them
 
 e2e: ## every scenario on a real Kubernetes node, which it builds from Go modules first (20 minutes, once)
 	@.ci/setup e2e
-	$(PYTEST) -m kubernetes e2e
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder -m kubernetes e2e
 
 unit: setup ## the tests that need neither root nor image tools
 	$(PYTEST) -m "not root and not e2e" tests

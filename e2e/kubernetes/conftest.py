@@ -1,6 +1,6 @@
-"""The node and what runs on it, for scenarios. One node serves a whole run; each test cleans up its own pods.
+"""The node and what runs on it, for scenarios.
 
-A scenario asks for fixtures by what it needs:
+One node serves a whole run, or each of pytest-xdist's workers its own; each test cleans up its own pods. A scenario asks for fixtures by what it needs:
 
 - ``node``: Kubernetes (``Node``): ``kubectl``, ``apply``, ``start``/``stop``/``kill``/``restart`` of services, ``rebooted``.
 - ``registry``: an open registry on the node (``NodeRegistry``); ``private`` asks for a password; ``slow_wire`` leads to the open one slowly.
@@ -36,8 +36,13 @@ _SECONDS = 600
 USER, PASSWORD = "reader", "correct horse"
 
 
+_LONGEST = ("test_slow.py", "test_image_volume.py")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here needs the node, and time."""
+    """Everything here needs the node, and time; what takes minutes begins first, so that two nodes side by side end together."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
     for item in items:
         if _HERE not in item.path.parents:
             continue

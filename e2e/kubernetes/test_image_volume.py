@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,7 +119,9 @@ def test_beside_the_native_image_volume(node: Node, driver: Installation, regist
             for heat in ("cold", "warm"):
                 name = f"{way.replace(' ', '-')}-{heat}-{number}"
                 rounds[f"{way}, {heat}"].append(measure(node, pods, name, ways[way](car), lambda: cost(node, driver)))
-                time.sleep(6)  # csi-model's idle views go, so that a warm pod finds the layers and no mount
+                until(
+                    "csi-model's idle views are gone, so that a warm pod finds layers and no mount", lambda: not driver.views(), within=30
+                )
     medians = {name: Figures.median(figures) for name, figures in rounds.items()}
     print(f"\nmedians of {_ROUNDS}, a model of {_MEBIBYTES} MiB in one gzip layer")
     print("| | container runs | has read all | CPU | written | disk |")

@@ -68,23 +68,28 @@ def test_a_pull_of_three_minutes(driver: Installation, registry: NodeRegistry, t
     assert sum(sent[f"sha256:{digest}"] for digest in model.files.values()) == model.size, "every byte came once"
 
 
-@pytest.mark.parametrize("grace", [0, 30])
-def test_a_pod_deleted_in_mid_pull(
-    driver: Installation, registry: NodeRegistry, trickle: SlowWire, pods: Pods, tmp_path: Path, grace: int
-) -> None:
-    """Within two minutes nothing of it is left; the pull stops after its linger, and the next pod fetches only what is missing."""
-    model = models.made_up(registry, f"deleted-{grace}", tmp_path, mebibytes=_MEBIBYTES)
-    volume = manifests.inline(trickle.seen_here(model.reference))
-    trickle.set_rate(256 * 1024)
-    (pod,) = pods.start(manifests.pod("deleted", {"model": volume}, terminationGracePeriodSeconds=grace))
-    pod.wait_event("Pulling")
-    time.sleep(10)
-    pod.delete(grace=grace)
-    gone = pod.wait_gone(within=_UNPUBLISHED_WITHIN)
-    print(f"deleted with grace {grace}: nothing was left after {gone:.0f} s")
-    until("the pull has stopped", lambda: not driver.metrics().get("csi_model_pulls_in_flight"), within=30)
+def test_pods_deleted_in_mid_pull(driver: Installation, registry: NodeRegistry, trickle: SlowWire, pods: Pods, tmp_path: Path) -> None:
+    """Whatever their grace, within two minutes nothing of them is left; the pulls stop after their linger, and the next pods fetch what is missing."""
+    wanted = {grace: models.made_up(registry, f"deleted-{grace}", tmp_path, mebibytes=_MEBIBYTES) for grace in (0, 30)}
+    volumes = {grace: {"model": manifests.inline(trickle.seen_here(model.reference))} for grace, model in wanted.items()}
+    at_first = fetched(driver)
+    trickle.set_rate(512 * 1024)
+    begun = {
+        grace: pods.start(manifests.pod(f"deleted-{grace}", volume, terminationGracePeriodSeconds=grace))[0]
+        for grace, volume in volumes.items()
+    }
+    for pod in begun.values():
+        pod.wait_event("Pulling")
+    until("some of the bytes have come", lambda: fetched(driver) - at_first > 4 << 20, within=60)
+    for grace, pod in begun.items():
+        pod.delete(grace=grace)
+    for grace, pod in begun.items():
+        gone = pod.wait_gone(within=_UNPUBLISHED_WITHIN)
+        print(f"deleted with grace {grace}: nothing was left after {gone:.0f} s more")
+    until("the pulls have stopped", lambda: not driver.metrics().get("csi_model_pulls_in_flight"), within=30)
     trickle.set_rate(64 << 20)
-    before = fetched(driver)
-    again = pods.run(manifests.pod("again", {"model": volume}), within=90)
-    assert again.checksums("/model") == model.files
-    assert fetched(driver) - before < model.size - (1 << 20), "what was kept was not fetched again"
+    for grace, model in wanted.items():
+        before = fetched(driver)
+        again = pods.run(manifests.pod(f"again-{grace}", volumes[grace]), within=90)
+        assert again.checksums("/model") == model.files
+        assert fetched(driver) - before < model.size - (1 << 20), "what was kept was not fetched again"
