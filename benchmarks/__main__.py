@@ -8,19 +8,20 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import contestants, machine, node, report
 from benchmarks.generate import MANY_TARS, RAW, TAR, VARIANTS, RegistryFolder, generate
-from e2e.registry import Registry, running_registry
+from e2e.registry import Registry, free_port, running_registry, wait_until_listening
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 RESULTS = Path(__file__).parent / "results.json"
 _NODE = {"latency": node.publish_latency, "memory": node.pull_memory, "reading": node.reading}
@@ -43,7 +44,8 @@ def main() -> int:
     with ExitStack() as stack:
         if not options.keep:
             stack.callback(shutil.rmtree, work, ignore_errors=True)
-        registry = stack.enter_context(running_registry(work / "registry"))
+        files = stack.enter_context(running_files(work / "registry" / "data")) if options.redirect else None
+        registry = stack.enter_context(running_registry(work / "registry", redirect=files))
         size = int(options.size * 2**30)
         variants = [variant for variant in VARIANTS if variant in options.only]
         if variants:
@@ -97,6 +99,20 @@ def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], 
     }
 
 
+@contextmanager
+def running_files(folder: Path) -> Iterator[str]:
+    """The URL of a file server, a process of its own, that ends with the block."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.files", str(port), str(folder)])
+    try:
+        wait_until_listening(process, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def _takes_part(who: contestants.Contestant, variant: str) -> bool:
     if variant == RAW:
         return not isinstance(who, contestants.Containerd)
@@ -127,6 +143,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=(*VARIANTS, *_NODE), default=(*VARIANTS, *_NODE), help="what to measure (default all)")
     parser.add_argument("--without", nargs="+", default=(), help="who does not take part, such as skopeo")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/csi-model-bench"), help="where models and stores are made")
+    parser.add_argument(
+        "--no-redirect",
+        dest="redirect",
+        action="store_false",
+        help="the registry delivers blobs itself, at the cost of who pulls beside it",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the generated models for the next time")
     parser.add_argument("--no-save", dest="save", action="store_false", help="print only: leave results and documents as they are")
     parser.add_argument("--report", action="store_true", help="measure nothing: write the documents from the last results")

@@ -174,7 +174,7 @@ class Curl:
         wanted = [word for blob in model.blobs for word in ("-o", files / blob.name, f"http://{host}/v2/{repository}/blobs/{blob.digest}")]
         hashing = f"find {files} -type f -print0 | xargs -0 -n 1 -P {len(os.sched_getaffinity(0))} openssl dgst -sha256 > {folder}/sums"
         began = time.monotonic()
-        used = run(["curl", "-sSf", "--parallel", "--parallel-immediate", "--parallel-max", "4", *wanted])
+        used = run(["curl", "-sSfL", "--parallel", "--parallel-immediate", "--parallel-max", "4", *wanted])
         used = used.beside(run(["sh", "-c", hashing]))
         ready = time.monotonic() - began
         sums = set(re.findall(r"= ([0-9a-f]{64})$", (folder / "sums").read_text(), re.MULTILINE))

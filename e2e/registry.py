@@ -59,8 +59,13 @@ def make_htpasswd(folder: Path, username: str, password: str) -> Path:
 
 
 @contextmanager
-def running_registry(folder: Path, *, username: str | None = None, password: str | None = None, tls: bool = False) -> Iterator[Registry]:
-    """Start a registry whose data and log are in ``folder`` and stop it at the end."""
+def running_registry(
+    folder: Path, *, username: str | None = None, password: str | None = None, tls: bool = False, redirect: str | None = None
+) -> Iterator[Registry]:
+    """Start a registry whose data and log are in ``folder`` and stop it at the end.
+
+    ``redirect`` is the URL of a server of the folder's ``data`` to which downloads of blobs are sent.
+    """
     program = shutil.which("docker-registry")
     if program is None:
         msg = "docker-registry is not installed; run .ci/setup"
@@ -74,6 +79,8 @@ def running_registry(folder: Path, *, username: str | None = None, password: str
         "storage": {"filesystem": {"rootdirectory": str(folder / "data"), "maxthreads": 100}, "delete": {"enabled": True}},
         "http": http,
     }
+    if redirect is not None:
+        config["middleware"] = {"storage": [{"name": "redirect", "options": {"baseurl": redirect}}]}
     certificate: Path | None = None
     if tls:
         certificate, key = make_certificate(folder)
@@ -85,14 +92,15 @@ def running_registry(folder: Path, *, username: str | None = None, password: str
     with log.open("wb") as output:
         process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait_until_listening(process, port, log)
+        wait_until_listening(process, port, log)
         yield Registry(f"127.0.0.1:{port}", log, username, password, certificate)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path | None = None) -> None:
+    """Return once a server that was started accepts connections on a loopback port; ``RuntimeError`` with its log when it does not."""
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         try:
@@ -103,5 +111,5 @@ def _wait_until_listening(process: subprocess.Popen[bytes], port: int, log: Path
             time.sleep(0.02)
         else:
             return
-    msg = f"docker-registry did not start:\n{log.read_text(errors='replace')}"
+    msg = f"{process.args!r} did not start:\n{log.read_text(errors='replace') if log is not None else ''}"
     raise RuntimeError(msg)
