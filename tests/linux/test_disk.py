@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from csi_model.linux.disk import free_bytes, fsync_directory, space
+from csi_model.linux.disk import allocate_ahead, free_bytes, fsync_directory, space
 
 
 def test_space_agrees_with_itself(tmp_path: Path) -> None:
@@ -37,3 +37,23 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         fsync_directory(tmp_path / "file")
+
+
+def test_blocks_past_the_end_change_no_length(tmp_path: Path) -> None:
+    """A file has blocks past its end, where the filesystem can, until it is cut to the length that it has."""
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"x" * 100)
+        file.flush()
+        assert allocate_ahead(file.fileno(), 4096, 1 << 20)
+        assert os.fstat(file.fileno()).st_size == 100
+        assert os.fstat(file.fileno()).st_blocks * 512 >= 1 << 20
+        file.truncate(100)
+        assert os.fstat(file.fileno()).st_blocks * 512 < 1 << 20
+
+
+def test_what_no_file_can_have_is_not_allocated(tmp_path: Path) -> None:
+    """A filesystem that cannot is no error, for writing does without; a bad descriptor is one."""
+    with (tmp_path / "file").open("wb") as file:
+        assert not allocate_ahead(file.fileno(), 1 << 60, 4096)
+    with pytest.raises(OSError, match="fallocate"):
+        allocate_ahead(-1, 0, 4096)

@@ -91,3 +91,15 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(os, "pwrite", refuse)
         with pytest.raises(NoSpaceError, match="free space"):
             write(writer, b"abc")
+
+
+def test_blocks_are_allocated_past_the_end_and_given_back(tmp_path: Path) -> None:
+    """While a file is written its length is that of its bytes; what was allocated ahead of them is gone when it is finished."""
+    path, size = tmp_path / "data", 5 * PIECE + 513
+    with closing(LayerWriter(path, WriteMode.BUFFERED, offset=0)) as writer:
+        write(writer, noise(size))
+        now = path.stat()
+        assert now.st_size == size
+        assert now.st_blocks * 512 > size + PIECE
+        writer.finish()
+    assert path.stat().st_blocks * 512 < size + PIECE
