@@ -117,13 +117,6 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
-def disk_read_bytes(folder: Path) -> int:
-    """Bytes that the disk under a folder has delivered since it was attached."""
-    device = folder.stat().st_dev
-    fields = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat").read_text().split()
-    return int(fields[2]) * 512
-
-
 def describe() -> str:
     """The machine in one line."""
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())

@@ -39,7 +39,6 @@ USER, PASSWORD = "reader", "correct horse"
 _LONGEST = ("test_slow.py", "test_image_volume.py")
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here needs the node, and time; what takes minutes begins first, so that two nodes side by side end together."""
     items.sort(key=lambda item: item.path.name not in _LONGEST)
