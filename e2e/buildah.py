@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from typing import TYPE_CHECKING
 
 from csi_model.linux.mountinfo import read_mounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -20,7 +22,16 @@ def buildah(work: Path, command: str, *arguments: str) -> None:
     """
     # buildah leaves a mount of its storage behind: here it ends with the namespace.
     line = [*in_private(), "buildah", "--root", str(work / "storage"), "--runroot", str(work / "run")]
-    output_of(*line, command, *arguments, temporary=work / "tmp")
+    limits = _limits() if command == "build" else ()
+    output_of(*line, command, *limits, *arguments, temporary=work / "tmp")
+
+
+def _limits() -> Iterator[str]:
+    """This process's own limits for what a build runs: buildah would raise them, which not every root may."""
+    for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        _, hard = resource.getrlimit(kind)
+        if hard != resource.RLIM_INFINITY:
+            yield f"--ulimit={name}={hard}:{hard}"
 
 
 def in_private() -> tuple[str, ...]:

@@ -25,8 +25,8 @@ def normal(name: str) -> str:
 
 def licence_names(described: metadata.PackageMetadata) -> list[str]:
     """The licences in the words of older metadata: a short field, or classifiers."""
-    if (field := described["License"]) and "\n" not in field:
-        return [field]
+    if (field := described.json.get("license")) and "\n" not in field:
+        return [str(field)]
     return [name.rpartition(" :: ")[2] for name in described.get_all("Classifier") or () if name.startswith("License :: OSI Approved :: ")]
 
 
@@ -43,9 +43,10 @@ def python_packages(site: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
             "version": found.version,
             "purl": urls[name],
         }
-        if summary := found.metadata["Summary"]:
+        described = found.metadata.json
+        if summary := described.get("summary"):
             component["description"] = summary
-        if licence := found.metadata["License-Expression"]:
+        if licence := described.get("license_expression"):
             component["licenses"] = [{"expression": licence}]
         elif names := licence_names(found.metadata):
             component["licenses"] = [{"license": {"name": name}} for name in names]
