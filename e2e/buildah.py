@@ -27,11 +27,11 @@ def buildah(work: Path, command: str, *arguments: str) -> None:
 
 
 def _limits() -> Iterator[str]:
-    """This process's own limits for what a build runs: buildah would raise them, which not every root may."""
-    for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+    """Limits for what a build runs that this process may set: buildah's own are higher than what some roots have."""
+    for name, kind, most in (("nofile", resource.RLIMIT_NOFILE, 1 << 20), ("nproc", resource.RLIMIT_NPROC, 1 << 15)):
         _, hard = resource.getrlimit(kind)
-        if hard != resource.RLIM_INFINITY:
-            yield f"--ulimit={name}={hard}:{hard}"
+        limit = most if hard == resource.RLIM_INFINITY else min(hard, most)
+        yield f"--ulimit={name}={limit}:{limit}"
 
 
 def in_private() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ process id of the node's first process, ``halt`` with ``halted``. When the input
 killed with SIGKILL, it halts the node, removes the node's cgroups and the folder, and exits. Should it be killed itself, the kernel ends
 the node's processes and with them its mounts; the next run removes the folder and the cgroups (``sweep``).
 
-``FOLDER/lock`` is held as long as the keeper lives.
+``FOLDER/lock`` is held as long as the keeper lives: by a descriptor that it inherits, so that there is no moment without.
 """
 
 from __future__ import annotations
@@ -30,28 +30,34 @@ def main(folder: Path) -> None:
     """Serve one folder until the input ends."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        node: subprocess.Popen[str] | None = None
-        try:
-            while order := sys.stdin.readline().strip():
-                if order == "boot":
-                    node = _boot(folder)
-                    _answer(str(_first_process(node)))
-                elif order == "halt":
-                    _halt(node)
-                    _answer("halted")
-        finally:
-            _halt(node)
-            remove(folder)
+    node: subprocess.Popen[str] | None = None
+    try:
+        while order := sys.stdin.readline().strip():
+            if order == "boot":
+                node = _boot(folder)
+                _answer(str(_first_process(node)))
+            elif order == "halt":
+                _halt(node)
+                _answer("halted")
+    finally:
+        _halt(node)
+        remove(folder)
+
+
+def lock(folder: Path) -> int:
+    """Make a new folder's lock, held from its first moment on by the descriptor that is returned."""
+    made = os.open(folder / "unlocked", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(made, fcntl.LOCK_EX)
+    (folder / "unlocked").rename(folder / "lock")
+    return made
 
 
 def sweep(parent: Path) -> None:
-    """Remove what keepers that were killed have left below ``parent``."""
+    """Remove what keepers that were killed have left below ``parent``; a folder without a lock is one that another run is just making."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError), (folder / "lock").open("w") as lock:
+        with contextlib.suppress(FileNotFoundError), (folder / "lock").open("r+") as held:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
             remove(folder)

@@ -152,6 +152,7 @@ def machine() -> Iterator[Machine]:
     """A machine that is not booted yet. At the end nothing of it is left; should that fail, the end of the block does."""
     keeper.sweep(_PARENT)
     folder = Path(tempfile.mkdtemp(prefix=keeper.PREFIX, dir=_PARENT))
+    lock = keeper.lock(folder)
     for name in _FOLDERS:
         (folder / name).mkdir(parents=True)
     process = subprocess.Popen(
@@ -162,7 +163,9 @@ def machine() -> Iterator[Machine]:
         text=True,
         cwd=ROOT,
         start_new_session=True,
+        pass_fds=(lock,),
     )
+    os.close(lock)
     made = Machine(folder, process, environment=_environment(folder))
     try:
         yield made
