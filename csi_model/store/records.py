@@ -35,7 +35,7 @@ class ModelLayer:
 class ModelRecord:
     """A model that was pulled.
 
-    ``size`` counts what its layers weigh. ``authenticated`` says that its registry wanted credentials. ``documents`` are the other
+    ``size`` counts what its layers weigh. ``authenticated`` says that every registry that delivered it wanted credentials. ``documents`` are the other
     small contents it needs, such as its config and the index that led to it. ``last_used`` is kept by ``touch`` and ``publish``.
     """
 

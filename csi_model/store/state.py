@@ -122,12 +122,15 @@ class State:
     # Models
 
     def record_model(self, model: ModelRecord) -> None:
-        """Remember a pulled model. Recorded again, layers that had their content keep it and the last use stays the latest."""
+        """Remember a pulled model. Recorded again, layers that had their content keep it and the last use stays the latest.
+
+        As with its layers, a manifest that one repository delivered to anybody stays anybody's, whoever else wants credentials for it.
+        """
         manifest = str(model.manifest)
         with self._database.write() as db:
             db.execute(
                 "INSERT INTO model (manifest, format, size, authenticated, last_used) VALUES (?, ?, ?, ?, ?) ON CONFLICT (manifest) DO UPDATE "
-                "SET format = excluded.format, size = excluded.size, authenticated = excluded.authenticated, "
+                "SET format = excluded.format, size = excluded.size, authenticated = MIN(authenticated, excluded.authenticated), "
                 "last_used = NULLIF(MAX(IFNULL(last_used, -1), IFNULL(excluded.last_used, -1)), -1)",
                 (manifest, model.format, model.size, int(model.authenticated), model.last_used),
             )

@@ -69,27 +69,23 @@ def test_a_pull_of_three_minutes(driver: Installation, registry: NodeRegistry, t
 
 
 def test_pods_deleted_in_mid_pull(driver: Installation, registry: NodeRegistry, trickle: SlowWire, pods: Pods, tmp_path: Path) -> None:
-    """Whatever their grace, within two minutes nothing of them is left; the pulls stop after their linger, and the next pods fetch what is missing."""
-    wanted = {grace: models.made_up(registry, f"deleted-{grace}", tmp_path, mebibytes=_MEBIBYTES) for grace in (0, 30)}
-    volumes = {grace: {"model": manifests.inline(trickle.seen_here(model.reference))} for grace, model in wanted.items()}
+    """Whatever their grace, within two minutes nothing of them is left; the pull stops after its linger, and the next pod fetches what is missing."""
+    model = models.made_up(registry, "deleted", tmp_path, mebibytes=_MEBIBYTES)
+    volume = {"model": manifests.inline(trickle.seen_here(model.reference))}
     at_first = fetched(driver)
-    trickle.set_rate(512 * 1024)
-    begun = {
-        grace: pods.start(manifests.pod(f"deleted-{grace}", volume, terminationGracePeriodSeconds=grace))[0]
-        for grace, volume in volumes.items()
-    }
-    for pod in begun.values():
+    trickle.set_rate(256 * 1024)
+    graces = (0, 30)
+    begun = pods.start(*(manifests.pod(f"deleted-{grace}", volume, terminationGracePeriodSeconds=grace) for grace in graces))
+    for pod in begun:
         pod.wait_event("Pulling")
-    until("some of the bytes have come", lambda: fetched(driver) - at_first > 4 << 20, within=60)
-    for grace, pod in begun.items():
+    until("some of the bytes have come", lambda: fetched(driver) - at_first > 1 << 20, within=60)
+    for pod, grace in zip(begun, graces, strict=True):
         pod.delete(grace=grace)
-    for grace, pod in begun.items():
-        gone = pod.wait_gone(within=_UNPUBLISHED_WITHIN)
-        print(f"deleted with grace {grace}: nothing was left after {gone:.0f} s more")
-    until("the pulls have stopped", lambda: not driver.metrics().get("csi_model_pulls_in_flight"), within=30)
+    for pod in begun:
+        print(f"{pod.name} had left nothing {pod.wait_gone(within=_UNPUBLISHED_WITHIN):.0f} s later")
+    until("the pull has stopped", lambda: not driver.metrics().get("csi_model_pulls_in_flight"), within=30)
     trickle.set_rate(64 << 20)
-    for grace, model in wanted.items():
-        before = fetched(driver)
-        again = pods.run(manifests.pod(f"again-{grace}", volumes[grace]), within=90)
-        assert again.checksums("/model") == model.files
-        assert fetched(driver) - before < model.size - (1 << 20), "what was kept was not fetched again"
+    before = fetched(driver)
+    again = pods.run(manifests.pod("again", volume), within=90)
+    assert again.checksums("/model") == model.files
+    assert fetched(driver) - before < model.size - (1 << 20), "what was kept was not fetched again"

@@ -94,14 +94,14 @@ def test_models_are_remembered_whole(state: State) -> None:
 
 
 def test_a_model_recorded_again_keeps_its_pulled_layers_and_last_use(state: State) -> None:
-    """A view that leaves a layer out does not make the store forget that an earlier one had it pulled."""
+    """A view that leaves a layer out does not make the store forget that an earlier one had it pulled; what was anybody's stays so."""
     state.record_model(MODEL)
     state.touch(MANIFEST, 50.0)
     state.touch(MANIFEST, 40.0)
     state.record_model(replace(MODEL, layers=(ModelLayer(RAW, "none"), ModelLayer(GZIP, "gzip", TAR)), authenticated=False))
     assert state.model(MANIFEST) == replace(MODEL, authenticated=False, last_used=50.0)
     state.record_model(replace(MODEL, layers=(ModelLayer(GZIP, "none"),), documents=()))
-    assert state.model(MANIFEST) == replace(MODEL, layers=(ModelLayer(GZIP, "none"),), documents=(), last_used=50.0)
+    assert state.model(MANIFEST) == replace(MODEL, layers=(ModelLayer(GZIP, "none"),), documents=(), authenticated=False, last_used=50.0)
 
 
 def test_the_last_resolution_counts(state: State) -> None:
