@@ -78,7 +78,7 @@ def test_pods_deleted_in_mid_pull(driver: Installation, registry: NodeRegistry, 
     begun = pods.start(*(manifests.pod(f"deleted-{grace}", volume, terminationGracePeriodSeconds=grace) for grace in graces))
     for pod in begun:
         pod.wait_event("Pulling")
-    until("some of the bytes have come", lambda: fetched(driver) - at_first > 1 << 20, within=60)
+    until("a piece of 4 MiB of some layer has come", lambda: fetched(driver) - at_first > 1 << 20, within=90)
     for pod, grace in zip(begun, graces, strict=True):
         pod.delete(grace=grace)
     for pod in begun:
