@@ -50,17 +50,22 @@ class Progress:
 
 
 class Rate:
-    """Bytes a second, from what was done at the times when somebody asked."""
+    """Bytes a second, from what was done at the times when somebody asked.
+
+    Only looks that found more than the one before count as samples: over a slow link minutes may pass between two pieces, in which the
+    rate is not zero.
+    """
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
 
     def at(self, done: int, *, now: float | None = None) -> float | None:
-        """The rate over the last seconds, after a look at ``done`` now; None at the first look or after a step back."""
+        """The rate over the last seconds, or since the last piece but one; None at the first look or after a step back."""
         now = time.monotonic() if now is None else now
         if self._samples and done < self._samples[-1][1]:
             self._samples.clear()  # a layer began anew
-        self._samples.append((now, done))
+        if not self._samples or done > self._samples[-1][1]:
+            self._samples.append((now, done))
         while len(self._samples) > 2 and self._samples[1][0] <= now - _SPAN:
             self._samples.popleft()
         since, before = self._samples[0]

@@ -34,3 +34,14 @@ def test_a_rate_forgets_the_distant_past_and_steps_back() -> None:
     assert rate.at(200, now=20.0) == pytest.approx(100 / 19)
     assert rate.at(1200, now=30.0) == pytest.approx(100)
     assert rate.at(0, now=31.0) is None
+
+
+def test_a_rate_between_two_pieces_is_not_zero() -> None:
+    """Pieces that come once a minute make the rate that they come at, which sinks while the next one is late."""
+    rate = Rate()
+    assert rate.at(0, now=0.0) is None
+    assert rate.at(0, now=30.0) == 0
+    assert rate.at(600, now=60.0) == pytest.approx(10)
+    assert rate.at(600, now=90.0) == pytest.approx(600 / 90)
+    assert rate.at(1200, now=120.0) == pytest.approx(10)
+    assert rate.at(1200, now=180.0) == pytest.approx(5)
