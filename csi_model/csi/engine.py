@@ -34,7 +34,6 @@ class Engine(Protocol):
         request: VolumeRequest,
         secrets: Mapping[str, str],
         deadline: float,
-        who: Mapping[str, str],
         tell: Tell,
     ) -> None:
         """Make the view appear at ``target``, waiting for a pull until ``deadline`` (``time.monotonic()``) at the longest.

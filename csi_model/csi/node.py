@@ -129,7 +129,6 @@ class Node(NodeServicer):
                 request=wanted,
                 secrets=dict(request.secrets),
                 deadline=time.monotonic() + wait_seconds(context.time_remaining()),
-                who=volume.who,
                 tell=tell,
             )
 

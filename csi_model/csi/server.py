@@ -63,4 +63,6 @@ def _server(name: str, workers: int, meter: CallMeter | None = None) -> grpc.Ser
     # Log and meter are outside, so that they see the code which the status interceptor sets.
     measured = [MeterInterceptor(meter)] if meter is not None else []
     interceptors: list[Interceptor] = [LogInterceptor(), *measured, StatusInterceptor()]
-    return grpc.server(ThreadPoolExecutor(max_workers=workers, thread_name_prefix=name), interceptors=interceptors)
+    # kubelet connects anew for each call of a few hundred bytes: probing each connection's bandwidth would be wasted.
+    options = [("grpc.http2.bdp_probe", 0)]
+    return grpc.server(ThreadPoolExecutor(max_workers=workers, thread_name_prefix=name), interceptors=interceptors, options=options)

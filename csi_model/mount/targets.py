@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -33,10 +33,17 @@ _BUSY_PAUSE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A checked target path: ``root``, which the operator trusts, and the components below it. ``path`` is as mountinfo shows it."""
+    """A checked target path: ``root``, which the operator trusts, its own links resolved, and the components below it.
+
+    ``path`` is the whole, as mountinfo shows it.
+    """
 
     root: Path
     below: Path
+    path: Path = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.root / self.below)
 
     @classmethod
     def parse(cls, text: str, *, root: Path) -> Self:
@@ -53,16 +60,11 @@ class Target:
             msg = f"the target path {shown} contains '..'; name the directory itself"
             raise InvalidRequestError(msg)
         path = Path(text)
-        if root not in path.parents:
+        if path == root or not path.is_relative_to(root):
             msg = f"the target path {shown} is not below {root}; is the driver's kubelet root configured as kubelet's?"
             raise InvalidRequestError(msg)
         # The root itself may be reached through a symlink that the node's owner made; mountinfo knows it by its real name.
         return cls(Path(os.path.realpath(root)), path.relative_to(root))
-
-    @property
-    def path(self) -> Path:
-        """The whole path, its root resolved."""
-        return self.root / self.below
 
     def __str__(self) -> str:
         return str(self.path)

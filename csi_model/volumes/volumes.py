@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from csi_model.errors import BusyError, ConflictError, CsiModelError, NotFoundError, StillPullingError
 from csi_model.mount import targets
@@ -91,7 +92,6 @@ class Volumes:
         request: VolumeRequest,
         secrets: Mapping[str, str],
         deadline: float | None,
-        who: Mapping[str, str] | None = None,
         tell: Tell = tell_nobody,
     ) -> None:
         """Make what the request names appear at ``target``, read-only.
@@ -112,7 +112,7 @@ class Volumes:
                 manifest = self._publish(call)
             finally:
                 del self._waiters[str(place)]
-        log.info("published", volume_id=volume_id, target=str(place), manifest=str(manifest), **(who or {}))
+        bind_contextvars(manifest=str(manifest))  # for the line that ends the call
 
     def unpublish(self, *, volume_id: str, target: str) -> None:
         """Undo ``publish``; a waiting publish of the target is ended first. Nothing to undo is no error.

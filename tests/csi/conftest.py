@@ -45,7 +45,6 @@ class Published:
     request: VolumeRequest
     secrets: Mapping[str, str] = field(repr=False)
     deadline: float
-    who: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,6 @@ class FakeEngine:
         request: VolumeRequest,
         secrets: Mapping[str, str],
         deadline: float,
-        who: Mapping[str, str],
         tell: Tell = tell_nobody,
     ) -> None:
         self.fails()
@@ -94,7 +92,7 @@ class FakeEngine:
         if before and (before.volume_id, before.request) != (volume_id, request):
             msg = f"{target} shows something else"
             raise ConflictError(msg)
-        self.published[target] = Published(volume_id, target, request, secrets, deadline, who)
+        self.published[target] = Published(volume_id, target, request, secrets, deadline)
         tell(Mounted(Digest.of(b"m"), 0.1))
 
     def unpublish(self, *, volume_id: str, target: str) -> None:
