@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,7 +22,6 @@ from csi_model.linux.mounts import unmount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 
 @dataclass
@@ -118,23 +118,35 @@ class Driver:
         **attributes: Any,
     ) -> Path:
         """NodePublishVolume as kubelet calls it for an inline volume; returns the target."""
-        target = target or self.target(name)
+        request = self._request(reference, name, target or self.target(name), secrets=secrets or {}, **attributes)
+        with self.channel() as channel:
+            csi_pb2_grpc.NodeStub(channel).NodePublishVolume(request, timeout=timeout)
+        return Path(request.target_path)
+
+    def publish_seconds(self, reference: str, name: str) -> float:
+        """Publish; return the seconds from connecting, which kubelet does for each call, to the answer, which is all that a pod waits for."""
+        request = self._request(reference, name, self.target(name), secrets={})
+        began = time.monotonic()
+        with self.channel() as channel:
+            csi_pb2_grpc.NodeStub(channel).NodePublishVolume(request, timeout=120)
+            return time.monotonic() - began
+
+    def _request(
+        self, reference: str, name: str, target: Path, *, secrets: Mapping[str, str], **attributes: Any
+    ) -> csi_pb2.NodePublishVolumeRequest:
         context = {"csi.storage.k8s.io/ephemeral": "true", "csi.storage.k8s.io/pod.name": name, "csi.storage.k8s.io/pod.namespace": "test"}
         capability = csi_pb2.VolumeCapability(
             mount=csi_pb2.VolumeCapability.MountVolume(),
             access_mode=csi_pb2.VolumeCapability.AccessMode(mode=csi_pb2.VolumeCapability.AccessMode.SINGLE_NODE_WRITER),
         )
-        request = csi_pb2.NodePublishVolumeRequest(
+        return csi_pb2.NodePublishVolumeRequest(
             volume_id=f"csi-{name}",
             target_path=str(target),
             volume_capability=capability,
             readonly=True,
-            secrets=dict(secrets or {}),
+            secrets=dict(secrets),
             volume_context={"reference": reference, **context, **attributes},
         )
-        with self.channel() as channel:
-            csi_pb2_grpc.NodeStub(channel).NodePublishVolume(request, timeout=timeout)
-        return target
 
     def refused(self, reference: str, name: str = "a", **more: Any) -> tuple[grpc.StatusCode, str]:
         """The code and text with which a publish fails; the target is not there afterwards."""

@@ -78,8 +78,8 @@ spec:
 ## Logs
 
 Lines of JSON on standard error. Each line of a CSI call has `volume_id`, `target`, `reference` and, where the CSIDriver has podInfoOnMount,
-`pod`, `namespace`, `pod_uid` and `service_account`; the line with event `call` ends it, with `method`, `code`, `seconds` and `error`. A pull serves
-any number of pods, so its lines have `reference`, `manifest` and `blob` instead. Secrets, tokens and mount options are never logged.
+`pod`, `namespace`, `pod_uid` and `service_account`; the line with event `call` ends it, with `method`, `code`, `seconds`, and
+the `manifest` that is shown or the `error`. A pull serves any number of pods, so its lines have `reference`, `manifest` and `blob` instead. Secrets, tokens and mount options are never logged.
 """
 
 
