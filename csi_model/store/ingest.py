@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from csi_model.errors import BusyError, CorruptContentError, InvalidRequestError
+from csi_model.formats.placement import Compression
 from csi_model.linux.disk import fsync_directory
 from csi_model.steps import step
 from csi_model.store.faults import disk_errors
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _DECODING = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_NAME = re.compile(r"([0-9a-f]{64}|[0-9a-f]{128})-" + _DECODING.pattern)
+_BLOB = r"([0-9a-f]{64}|[0-9a-f]{128})"
+_NAME = re.compile(f"{_BLOB}-{_DECODING.pattern}")
+_RESUMES = re.compile(f"{_BLOB}-{Compression.NONE.value}(-[a-z0-9]+)*")
 
 KEPT = 24 * 3600.0
 """Seconds for which unfinished work is kept since it was last written to."""
@@ -44,10 +47,11 @@ class Ingest:
         ingest/<blob hex>-<decoding>/*       whatever else its writer needs to resume
 
     The writer opens ``path`` as it likes. Leaving the session without ``commit`` or ``discard`` keeps what was written, unless that is
-    nothing, for the next session of the same key, in this process or after a crash. What is found then is a hint and not a promise: a power cut may have lost bytes in
-    the middle while the length stayed, so it is to be hashed again.
+    nothing, for the next session of the same key in this process. After a crash only a blob that is the layer file itself is kept: what
+    was decoded cannot go on without its decoder, and the next start removes it. What is found then is a hint and not a promise: a power
+    cut may have lost bytes in the middle while the length stayed, so it is to be hashed again.
 
-    ``commit`` passes these moments, and a crash after each leaves: *checked*, *sealed*, *synced*: an ingest that resumes; *renamed*: either
+    ``commit`` passes these moments, and a crash after each leaves: *checked*, *sealed*, *synced*: the ingest; *renamed*: either
     that or the finished content, depending on what the filesystem had written; *durable*: the content, and an ingest directory without
     data that the next start removes; *done*: the content, and perhaps an
     empty ingest directory. Bytes that nobody has verified never have a name in content.
@@ -161,7 +165,8 @@ class Ingest:
 def sweep(root: Path, locks: KeyLocks, *, now: float) -> None:
     """Remove unfinished work that nobody wrote to for 24 hours, and ingests that hold nothing; work in use is left alone."""
     for name in sorted(entry.name for entry in root.iterdir() if _NAME.fullmatch(entry.name)):
-        with suppress(BusyError), locks.hold(name, patience=0):
+        # What was listed may have been committed since, by a session that ended before its key was locked here.
+        with suppress(BusyError, FileNotFoundError), locks.hold(name, patience=0):
             parts = list((root / name).iterdir())
             # Not the modification time: a commit that was killed may have set that to 0.
             age = now - max((part.lstat().st_ctime for part in parts), default=0)
@@ -171,9 +176,12 @@ def sweep(root: Path, locks: KeyLocks, *, now: float) -> None:
 
 
 def remove_litter(root: Path) -> None:
-    """Remove what a crash left that is no ingest. Only for a start: a running ``ContentStore.add`` has a file here."""
+    """Remove what a crash left that nobody goes on from: what is no ingest, and what was being decoded, up to a whole layer of it.
+
+    Only for a start: a running ``ContentStore.add`` has a file here, and a running pull its ingest.
+    """
     for entry in root.iterdir():
         if not stat.S_ISDIR(entry.lstat().st_mode):
             entry.unlink()
-        elif not _NAME.fullmatch(entry.name):
+        elif not _RESUMES.fullmatch(entry.name):
             shutil.rmtree(entry)

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 from csi_model.errors import UnavailableError
+from csi_model.formats.placement import Compression
+from csi_model.mount.strategy import WriteMode
 from csi_model.oci.descriptor import Descriptor
 from csi_model.oci.digest import Digest
+from csi_model.pull.puller import LayerResult, LayerWant, Puller
 from csi_model.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from csi_model.oci.reference import AnyReference
+
+
+PATIENCE = 20.0
+
+ENCODERS: dict[Compression, Callable[[bytes], bytes]] = {
+    Compression.NONE: bytes,
+    Compression.GZIP: lambda data: gzip.compress(data, 1),
+    Compression.ZSTD: zstandard.compress,
+    Compression.DETECT: zstandard.compress,
+}
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -139,3 +154,30 @@ def source() -> MemorySource:
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "state", writable=True) as opened:
         yield opened
+
+
+@pytest.fixture
+def pulling(store: Store) -> Iterator[Callable[..., Puller]]:
+    """Pullers into the store, which must leave no thread, buffer or decoder behind."""
+    made = list[Puller]()
+
+    def make(**settings: float) -> Puller:
+        made.append(Puller(store, **{"free_space_reserve": 0} | settings))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in made:
+        assert each.close(5), "threads are left"
+        assert each._resources.pool.lent() == 0, "buffers are lost"
+        assert each._resources.decoders.held() == 0
+
+
+def pull(puller: Puller, source: MemorySource, *wants: LayerWant, mode: WriteMode = WriteMode.BUFFERED) -> tuple[LayerResult, ...]:
+    """Pull and wait for all of it."""
+    with puller.pull(source, wants, write_mode=mode) as pulling:
+        return pulling.wait(PATIENCE)
+
+
+def left(store: Store) -> list[str]:
+    """The unfinished ingests."""
+    return sorted(path.name for path in (store.root / "ingest").iterdir())

@@ -198,6 +198,7 @@ class ContentMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.store.close()
         self.store = Store.open(self.root, writable=True)
+        self.unfinished = {key: partial for key, partial in self.unfinished.items() if key[1] == "none"}
 
     @invariant()
     def content_is_what_the_dict_says(self) -> None:

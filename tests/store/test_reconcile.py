@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_model.oci.digest import Digest
-from csi_model.store.ingest import KEPT
+from csi_model.store.ingest import KEPT, sweep
+from csi_model.store.keylocks import KeyLocks
 from csi_model.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BLOB = Digest.of(b"weights")
@@ -56,6 +59,15 @@ def test_a_sealed_ingest_is_not_old(root: Path) -> None:
         assert (directory / "data").exists()
 
 
+@pytest.mark.parametrize("decoding", ["gzip", "zstd", f"gzip-{'0' * 16}"])
+def test_what_was_being_decoded_goes_at_once(root: Path, decoding: str) -> None:
+    """A decoder's state ended with its process: what it had written, up to a whole layer, would never be used; raw work beside it stays."""
+    _unfinished(root, f"{BLOB.hex}-{decoding}")
+    kept = {_unfinished(root, f"{BLOB.hex}-none{guard}").name for guard in ("", f"-{'0' * 16}")}
+    with Store.open(root, writable=True):
+        assert {path.name for path in (root / "ingest").iterdir()} == kept
+
+
 @pytest.mark.parametrize("name", [".add-0123", "litter", f"{BLOB.hex[:10]}-none", f"{BLOB.hex}-", "none"])
 def test_what_is_no_ingest_goes(root: Path, name: str) -> None:
     """Temporary files of a crash and foreign directories are removed, however recent."""
@@ -88,6 +100,24 @@ def test_work_in_use_is_never_swept(store: Store) -> None:
         assert len(list((store.root / "ingest").iterdir())) == 2
     store.content.sweep(now=time.time() + 2 * KEPT)
     assert not list((store.root / "ingest").iterdir())
+
+
+def test_work_that_ends_under_the_sweep_stops_nothing(root: Path) -> None:
+    """An ingest that is committed between its listing and its turn is passed over, and the old ones after it go all the same."""
+
+    class Overtaken(KeyLocks):
+        """Locks whose first holder finds that somebody was there just before."""
+
+        @contextmanager
+        def hold(self, key: str, *, patience: float | None) -> Iterator[None]:
+            if key == ended.name:
+                shutil.rmtree(ended)
+            with super().hold(key, patience=patience):
+                yield
+
+    ended, old = sorted(_unfinished(root, f"{Digest.of(data).hex}-none") for data in (b"a", b"b"))
+    sweep(root / "ingest", Overtaken(), now=time.time() + 2 * KEPT)
+    assert not old.exists()
 
 
 def test_content_of_a_wrong_length_is_removed_at_start(root: Path) -> None:
