@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import contestants, machine, node, report
 from benchmarks.generate import MANY_TARS, RAW, TAR, VARIANTS, RegistryFolder, generate
-from e2e.registry import Registry, free_port, running_registry, wait_until_listening
+from e2e.registry import Registry, running_registry, wait_until_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,12 +102,12 @@ def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], 
 @contextmanager
 def running_files(folder: Path) -> Iterator[str]:
     """The URL of a file server, a process of its own, that ends with the block."""
-    port = free_port()
+    port = int(contestants.FILES.rpartition(":")[2])
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.files", str(port), str(folder)])
     try:
         wait_until_listening(process, port)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{contestants.FILES}"
     finally:
         process.terminate()
         process.wait(10)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 CONTAINERD = "v2.4.2"
 _BUILD = ("containerd", "ctr")
 _CGROUPS = Path("/sys/fs/cgroup")
+FILES = "127.0.0.1:18467"
+"""Where the file server listens that the registry redirects to: the driver speaks plain HTTP to no host that its configuration does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ Contestant = Ours | Containerd | Skopeo | Curl
 @contextmanager
 def running_driver(folder: Path, host: str) -> Iterator[Driver]:
     """A driver with an empty store below ``folder``, cleaned away at the end."""
-    driver = Driver(folder / "node", {"registries": {host: {"plainHttp": True}}})
+    driver = Driver(folder / "node", {"registries": {name: {"plainHttp": True} for name in (host, FILES)}})
     with ExitStack() as stack:
         stack.callback(driver.clean_up)
         driver.start()

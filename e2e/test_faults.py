@@ -150,14 +150,21 @@ def test_a_token_that_runs_out_in_mid_pull_is_renewed(driver: Driver, fake: Fake
 
 
 def test_a_redirect_to_another_host_takes_no_password_along(driver: Driver, fake: FakeRegistry) -> None:
-    """Blobs behind a redirect to storage are fetched there, and no Authorization header goes to it."""
+    """Blobs behind a redirect to storage, which has to be named if it speaks no TLS, are fetched there without an Authorization header."""
     data = os.urandom(SIZE)
     fake.auth = TokenAuth(users={USER: PASSWORD})
     try:
         with FakeRegistry() as storage:
             reference = push_artifact(fake, "team/redirected", {"m": data})
             storage.add_blob(data)
-            fake.add_fault(Fault(redirect=f"http://localhost:{storage.port}{{path}}"))
+            elsewhere = f"localhost:{storage.port}"
+            fake.add_fault(Fault(redirect=f"http://{elsewhere}{{path}}"))
+            code, text = driver.refused(reference, secrets=secret(fake.host))
+            assert (code, f"registries.{elsewhere}.plainHttp" in text) == (Code.PERMISSION_DENIED, True), text
+            assert storage.seen == []
+            driver.config["registries"][elsewhere] = {"plainHttp": True}
+            driver.stop()
+            driver.start()
             target = driver.publish(reference, secrets=secret(fake.host))
             assert target.joinpath("m").read_bytes() == data
             assert [seen.headers.get("authorization") for seen in storage.requests("/blobs/")] == [None]

@@ -65,6 +65,8 @@ class Access:
         if isinstance(error, UnavailableError):
             local = is_loopback(Origin.of_registry(self.reference.host, HttpSettings()).host)
             return "for a registry on this machine without TLS, add --plain-http" if local and "speak TLS" in str(error) else None
+        if "plainHttp" in str(error):
+            return None  # says what to do, and it is nothing about credentials
         _, host = _host_settings(self.config, self.reference)
         if host.credentials_file is not None and _names_helpers(host.credentials_file):
             return f"{host.credentials_file} keeps its passwords with a credential helper, which csi-model does not run; try --credentials-file"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CsiModelError
+from csi_model.errors import CsiModelError, InvalidRequestError
 from csi_model.linux.disk import space
 from csi_model.linux.kernel import KernelVersion
 from csi_model.linux.locks import flock_holder
@@ -186,6 +186,8 @@ def _registry(host: str, settings: HttpSettings) -> Check:
     name = f"registry {host}"
     try:
         pong = ping(host, settings)
+    except InvalidRequestError as error:
+        return Check(name, Status.FAIL, str(error), None)  # says what is wrong with what was written
     except CsiModelError as error:
         hint = f"check name, network and proxy; for one without TLS set registries.{host}.plainHttp: true in the configuration"
         return Check(name, Status.FAIL, str(error), None if "configuration" in str(error) else hint)

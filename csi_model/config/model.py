@@ -15,7 +15,8 @@ from pydantic.alias_generators import to_camel
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "ms": 0.001}
 _BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-REGISTRY_NAME = r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+REGISTRY_NAME = rf"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::{_PORT})?"
 _HOST = re.compile(REGISTRY_NAME)
 _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -45,7 +46,7 @@ def _scaled(value: object, units: dict[str, int] | dict[str, float], expected: s
 
 def _host(value: str) -> str:
     if not _HOST.fullmatch(value):
-        msg = "expected a registry's host as references name it, such as registry.example or 127.0.0.1:5000, without http:// and path"
+        msg = "expected a registry's host as references name it, such as registry.example or 127.0.0.1:5000, without http:// and path, and a port up to 65535"
         raise ValueError(msg)
     return value
 
@@ -97,7 +98,10 @@ class _Section(BaseModel):
 class RegistryHost(_Section):
     """How one registry host is reached."""
 
-    plain_http: bool = Field(default=False, description="Speak HTTP without TLS to this host.")
+    plain_http: bool = Field(
+        default=False,
+        description="Speak HTTP without TLS to this host. A host that such a registry redirects to, or fetches tokens from, needs an entry of its own.",
+    )
     ca_file: Path | None = Field(
         default=None, description="PEM file of certificate authorities, trusted for this host in addition to the system's."
     )

@@ -2,7 +2,7 @@
 
 Tokens are kept per repository and set of credentials, never longer than their source, and their age is taken by the monotonic clock.
 Token flows: distribution/distribution, docs/content/spec/auth. A token server may be on another host than the registry (most are), but
-an https registry cannot send us to one without TLS.
+an https registry cannot send us to one without TLS, and a plain one only to a plain one that the configuration names too.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ class Authorizer:
     def _fetch(self, credential: Credential | None, cancellation: Cancellation) -> Token:
         assert self._challenge is not None
         parameters = self._challenge.parameters
-        realm = Url.parse(parameters["realm"], base=Url(self._registry, "/v2/"), what="a token server's address")
+        registry = Url(self._registry, "/v2/")
+        realm = Url.parse(parameters["realm"], base=registry, what="a token server's address", settings=self._transport.settings)
         public_only = self._public_only and realm.origin != self._registry
         request = TokenRequest(realm, parameters.get("service", ""), parameters.get("scope") or self._scope, credential, public_only)
         return fetch_token(self._transport, request, cancellation)

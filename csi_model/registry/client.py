@@ -141,7 +141,7 @@ class RepositoryClient:
             if response.status not in _REDIRECTS or not location:
                 return response
             response.discard()
-            url = Url.parse(location, base=url, what="a redirect")
+            url = Url.parse(location, base=url, what="a redirect", settings=self.settings)
             if url.origin != self.origin:
                 authorization = None  # and it stays so, even when another host sends us back
         msg = f"{self.origin.netloc} redirects more than {_MAX_REDIRECTS} times for {call.what}"

@@ -7,7 +7,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from csi_model.errors import DeniedError
+from csi_model.errors import DeniedError, InvalidRequestError
 
 if TYPE_CHECKING:
     from csi_model.registry.settings import HttpSettings
@@ -25,12 +25,25 @@ class Origin:
 
     @classmethod
     def of_registry(cls, registry: str, settings: HttpSettings) -> Self:
-        """The origin of the API of a registry that a reference names."""
+        """The origin of the API of a registry that a reference names.
+
+        Raises:
+            InvalidRequestError: its port is none.
+        """
         parts = urllib.parse.urlsplit(f"//{registry}")
-        host = parts.hostname or ""
+        try:
+            host, port = parts.hostname or "", parts.port
+        except ValueError as error:
+            msg = f"{registry[:128]!r} does not name a registry: its port is no number from 1 to 65535"
+            raise InvalidRequestError(msg) from error
         plain = registry.lower() in settings.plain_http or (settings.loopback_plain_http and is_loopback(host))
         scheme = "http" if plain else "https"
-        return cls(scheme, host, parts.port or _PORTS[scheme])
+        return cls(scheme, host, port or _PORTS[scheme])
+
+    def may_be_plain(self, settings: HttpSettings) -> bool:
+        """Whether this host, which a registry sent us to, may be spoken to without TLS: the same rule as for registries."""
+        names = {self.netloc, f"{self._bracketed}:{self.port}"}
+        return not names.isdisjoint(settings.plain_http) or (settings.loopback_plain_http and is_loopback(self.host))
 
     @property
     def is_plain(self) -> bool:
@@ -40,8 +53,11 @@ class Origin:
     @property
     def netloc(self) -> str:
         """Host and, unless it is the scheme's own, port; what a Host header says."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return self._bracketed if self.port == _PORTS[self.scheme] else f"{self._bracketed}:{self.port}"
+
+    @property
+    def _bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.netloc}"
@@ -55,11 +71,12 @@ class Url:
     target: str
 
     @classmethod
-    def parse(cls, text: str, *, base: Url, what: str) -> Self:
+    def parse(cls, text: str, *, base: Url, what: str, settings: HttpSettings) -> Self:
         """Parse a URL that a registry sent, relative to the one that was asked; ``what`` names it in errors.
 
         Raises:
-            DeniedError: not http or https, malformed, with a user name in it, or plain HTTP where ``base`` is not.
+            DeniedError: not http or https, malformed, with a user name in it, or plain HTTP where ``base`` is not or to another host that
+                ``settings`` do not name: a registry without TLS must not choose where else passwords and models go in the clear.
         """
         origin = base.origin
         try:
@@ -79,7 +96,15 @@ class Url:
         if any(character <= " " or character == "\x7f" for character in target):
             msg = f"{origin.netloc} sent {what} with blanks or control characters in it; refused"
             raise DeniedError(msg)
-        return cls(type(origin)(scheme, host, port or _PORTS[scheme]), target)
+        found = type(origin)(scheme, host, port or _PORTS[scheme])
+        if found.is_plain and found != origin and not found.may_be_plain(settings):
+            name = found.netloc[:128]
+            msg = (
+                f"{origin.netloc} sent {what} to {name} without TLS, and the configuration does not allow plain HTTP there; "
+                f"if that host is trusted, set registries.{name}.plainHttp: true"
+            )
+            raise DeniedError(msg)
+        return cls(found, target)
 
     def __str__(self) -> str:
         return f"{self.origin}{self.target.partition('?')[0]}"

@@ -35,7 +35,7 @@ def ping(registry: str, settings: HttpSettings) -> Pong:
 
     Raises:
         UnavailableError: it does not answer, or its certificate is not trusted; says which.
-        InvalidRequestError: its configured CA file cannot be used.
+        InvalidRequestError: it has a port that is none, or its configured CA file cannot be used.
     """
     origin = Origin.of_registry(api_host(registry), settings)
     transport = Transport(settings)

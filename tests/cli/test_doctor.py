@@ -111,6 +111,18 @@ def test_a_registry_that_needs_plain_http_says_how(person: Person) -> None:
     assert "plainHttp" in f"{check['detail']}{check['advice']}"
 
 
+def test_a_port_that_is_none_is_a_finding(person: Person, tmp_path: Path) -> None:
+    """A slip in a host's port is told like any other finding, and the configuration's own ports are checked when it is read."""
+    code, found = by_name(person, "--registry", "localhost:abc")
+    assert (code, found["registry localhost:abc"]["status"]) == (1, "fail")
+    assert "port" in found["registry localhost:abc"]["detail"]
+    config = tmp_path / "config.yaml"
+    config.write_text("registries: {'r.example:99999': {}}")
+    refused = person.run("doctor", "--config", str(config))
+    assert "r.example:99999" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize(("ahead", "side"), [(900.0, "15 min behind"), (-7200.0, "2 h ahead of"), (120.0, None), (None, None)])
 def test_a_wrong_clock_is_a_warning(monkeypatch: pytest.MonkeyPatch, ahead: float | None, side: str | None) -> None:
     """Minutes between the node's clock and the registry's are told with their direction; seconds are not."""

@@ -31,7 +31,7 @@ def test_values_are_read_with_their_units() -> None:
 
 def test_registries_are_keyed_by_host_and_port() -> None:
     """A host with its port is one key, though it has dots and a colon."""
-    config = parse('registries: {"127.0.0.1:5000": {plainHttp: true}, "[::1]:5000": {caFile: /ca.pem}}', where="x")
+    config = parse('registries: {"127.0.0.1:5000": {plainHttp: true}, "[::1]:5000": {caFile: /ca.pem}, "r:65535": {}}', where="x")
     assert config.registries["127.0.0.1:5000"].plain_http
     assert config.registries["[::1]:5000"].ca_file == Path("/ca.pem")
 
@@ -52,6 +52,7 @@ def test_registries_are_keyed_by_host_and_port() -> None:
         ("pull: {activeBlobs: yes}", "pull.activeBlobs: Input should be a valid integer"),
         ("pull: {activeBlobs: 65}", "pull.activeBlobs: Input should be less than or equal to 64"),
         ("registries: {'http://r.example': {}}", "expected a registry's host"),
+        *((f"registries: {{'r.example:{port}': {{}}}}", "a port up to 65535") for port in (0, 65536, 99999, 123456, "abc", "\uff15")),
         ("layouts: {allowedPrefixes: [/srv/models]}", "layouts.allowedPrefixes.0: expected a prefix"),
         ("layouts: {allowedPrefixes: ['oci-layout:///srv/../etc']}", "layouts.allowedPrefixes.0: expected a prefix"),
         ("layouts: {allowedPrefixes: ['oci-layout+zip://a::file:///b']}", "layouts.allowedPrefixes.0: expected a prefix"),

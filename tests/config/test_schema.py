@@ -72,6 +72,7 @@ def test_what_is_right_is_accepted(document: Any) -> None:
         ({"pull": {"freeSpaceReserve": "2Gi"}}, ["pull", "freeSpaceReserve"]),
         ({"views": {"strategy": "fast"}}, ["views", "strategy"]),
         ({"registries": {"https://registry.example": {}}}, ["registries"]),
+        ({"registries": {"registry.example:99999": {}}}, ["registries"]),
         ({"registries": {"registry.example": {"plainHTTP": True}}}, ["registries", "registry.example"]),
         ({"layouts": {"allowedPrefixes": ["file:///srv/"]}}, ["layouts", "allowedPrefixes", 0]),
         ({"layouts": {"allowedPrefixes": ["oci-layout://a::b"]}}, ["layouts", "allowedPrefixes", 0]),

@@ -89,6 +89,16 @@ def test_401_names_what_was_tried(kit: Kit, auth: BasicAuth | TokenAuth, caplog:
         assert len(registry.seen) < 9
 
 
+def test_no_password_goes_to_a_plain_host_that_nobody_named(kit: Kit) -> None:
+    """A token server without TLS gets credentials only if the configuration names it, whatever the registry says."""
+    with FakeRegistry(auth=TokenAuth(USERS)) as elsewhere, FakeRegistry(auth=TokenAuth(USERS, realm=f"{elsewhere.url}/token")) as registry:
+        registry.add_manifest("llm/tiny", b"{}", tag="v1")
+        source = kit.source(registry, GOOD, loopback_plain_http=False, plain_http=frozenset({registry.host}))
+        with pytest.raises(DeniedError, match=rf"a token server's address to {elsewhere.host}.*registries\.{elsewhere.host}\.plainHttp"):
+            source.resolve(kit.reference(registry))
+        assert elsewhere.seen == []
+
+
 def test_token_that_is_revoked_in_mid_pull(kit: Kit, read: Callable[..., bytes]) -> None:
     """When a token stops working between two parts of a blob, one new token is fetched and the pull goes on."""
     auth = TokenAuth(USERS)

@@ -181,6 +181,19 @@ def test_what_a_registry_says_is_made_harmless(kit: Kit, registry: FakeRegistry)
     assert "html" not in str(caught.value)
 
 
+def test_plain_http_is_followed_only_to_hosts_that_were_named(kit: Kit, read: Callable[..., bytes]) -> None:
+    """A registry without TLS may send us to another plain host that the configuration names; any other is refused, and the key named."""
+    with FakeRegistry() as storage, FakeRegistry() as registry:
+        blob = registry.add_blob(b"0123456789")
+        storage.add_blob(b"0123456789")
+        registry.add_fault(Fault(redirect=storage.url + "{path}"))
+        with pytest.raises(DeniedError, match=rf"a redirect to {storage.host}.*registries\.{storage.host}\.plainHttp: true"):
+            read(kit.source(registry, loopback_plain_http=False, plain_http=frozenset({registry.host})), blob)
+        assert storage.seen == []
+        named = frozenset({registry.host, storage.host})
+        assert read(kit.source(registry, loopback_plain_http=False, plain_http=named), blob) == b"0123456789"
+
+
 def test_what_a_registry_points_to_is_not_this_machine(kit: Kit) -> None:
     """A registry out in the world cannot make the node talk to itself or to a metadata service; one on loopback may."""
     with FakeRegistry() as registry:
@@ -190,10 +203,12 @@ def test_what_a_registry_points_to_is_not_this_machine(kit: Kit) -> None:
         from csi_model.registry.transport import Transport
 
         host = f"registry.example:{registry.port}"
-        transport = Transport(kit.transport(plain_http=frozenset({host})).settings, resolve=lambda name, _port: resolved[name])
+        names = ("inside.example", "me.example", "127.0.0.1")
+        plain = frozenset({host, *(f"{name}:{registry.port}" for name in names)})
+        transport = Transport(kit.transport(plain_http=plain).settings, resolve=lambda name, _port: resolved[name])
         kit.transports.append(transport)
         source = RegistrySource(transport, Reference(host, "llm/tiny", "v1", None))
-        for name in ("inside.example", "me.example", "127.0.0.1"):
+        for name in names:
             registry.faults = [Fault(redirect=f"http://{name}:{registry.port}/x")]
             reader = source.open(blob)
             with pytest.raises(DeniedError, match="link-local"):
