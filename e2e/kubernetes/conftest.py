@@ -5,8 +5,12 @@ One node serves a whole run, or each of pytest-xdist's workers its own; each tes
 - ``node``: Kubernetes (``Node``): ``kubectl``, ``apply``, ``start``/``stop``/``kill``/``restart`` of services, ``rebooted``.
 - ``registry``: an open registry on the node (``NodeRegistry``); ``private`` asks for a password; ``slow_wire`` leads to the open one slowly.
 - ``artifact``, ``car``: the real model in the registry (``Model``), as ModelPack artifact and as Modelcar image.
-- ``driver``: csi-model, installed by helm and Ready (``Installation``). A test that changes or removes it puts it back.
-- ``pods``: starts pods (``Pods``); at the end of the test they are deleted, and the test fails if anything of them stays.
+- ``driver``: csi-model, installed by helm and Ready (``Installation``). What a test changes of it is put back.
+- ``cut``: the open registry, for a test that stops it.
+- ``operators``, ``gpu_node``: the API server knows the operators' kinds; the node is labelled and tainted as one with GPUs.
+- ``pods``: starts pods (``Pods``) and makes what they need; at the end of the test all is deleted, and the test fails if anything stays.
+
+A test hands what it measures to pytest's ``record_property``; the run ends with a table of that (``figures.py``).
 
 A test that fails leaves its artifacts in ``e2e/artifacts/<test>``.
 """
@@ -20,6 +24,8 @@ import pytest
 
 from e2e import image
 from e2e.kubernetes import artifacts, build, images, models
+from e2e.kubernetes.examples import CRDS
+from e2e.kubernetes.init import NAME
 from e2e.kubernetes.installation import Installation, default_values
 from e2e.kubernetes.leftovers import traces
 from e2e.kubernetes.node import Node, running_node
@@ -124,8 +130,17 @@ def driver(_installed: Installation) -> Iterator[Installation]:
     """csi-model, installed with helm. What a test changes of it is changed back."""
     values = dict(_installed.values)
     yield _installed
-    if _installed.values != values or not _installed.installed():
+    _installed.values = values
+    if _installed.differs(values):
         _installed.install(values)
+
+
+@pytest.fixture
+def cut(registry: NodeRegistry) -> Iterator[NodeRegistry]:
+    """The open registry, for a test that stops it; it runs again at the end."""
+    yield registry
+    if not registry.running():
+        registry.start()
 
 
 @pytest.fixture
@@ -134,3 +149,23 @@ def pods(node: Node) -> Iterator[Pods]:
     made = Pods(node)
     yield made
     made.end()
+
+
+@pytest.fixture(scope="module")
+def operators(node: Node) -> Iterator[None]:
+    """The API server knows the operators' kinds, by their reduced schemas."""
+    files = [option for path in sorted(CRDS.glob("*.yaml")) for option in ("--filename", str(path))]
+    node.kubectl("apply", "--validate=strict", *files)
+    node.kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
+    yield
+    node.kubectl("delete", "--timeout=60s", *files)
+
+
+@pytest.fixture
+def gpu_node(node: Node) -> Iterator[None]:
+    """The node has the label and the taint of one with GPUs."""
+    node.kubectl("label", "node", NAME, "nvidia.com/gpu.present=true")
+    node.kubectl("taint", "node", NAME, "nvidia.com/gpu=present:NoSchedule")
+    yield
+    node.kubectl("taint", "node", NAME, "nvidia.com/gpu-")
+    node.kubectl("label", "node", NAME, "nvidia.com/gpu.present-")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.kubernetes.examples import CRDS, FOLDER, example, examples
+from e2e.kubernetes.applied import applied
+from e2e.kubernetes.examples import FOLDER, example, examples
 from e2e.kubernetes.images import BUSYBOX
-from e2e.kubernetes.init import NAME
 from e2e.kubernetes.installation import with_class
 from e2e.kubernetes.machine import CommandError
 from e2e.kubernetes.node import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from e2e.kubernetes.examples import Example
     from e2e.kubernetes.installation import Installation
     from e2e.kubernetes.models import Model
@@ -25,16 +22,6 @@ if TYPE_CHECKING:
 
 _SHELL = {"busybox:1.37": BUSYBOX}
 _STRICT = ("apply", "--dry-run=server", "--validate=strict", "--filename")
-
-
-@pytest.fixture(scope="module")
-def operators(node: Node) -> Iterator[None]:
-    """The API server knows the operators' kinds, by their reduced schemas."""
-    files = [option for path in sorted(CRDS.glob("*.yaml")) for option in ("--filename", str(path))]
-    node.kubectl("apply", "--validate=strict", *files)
-    node.kubectl("wait", "--for=condition=Established", "--timeout=60s", *files)
-    yield
-    node.kubectl("delete", "--timeout=60s", *files)
 
 
 @pytest.mark.parametrize("name", [found.name for found in examples()])
@@ -81,12 +68,13 @@ def test_a_pod_lists_a_modelcar(node: Node, driver: Installation, car: Model) ->
 
 def test_a_claim_of_a_class_is_bound_and_read(node: Node, driver: Installation, artifact: Model) -> None:
     """With the chart's controller, a claim of the example's class becomes a volume that its pod lists; deleting it deletes the volume."""
-    driver.upgrade(controller=with_class("unused", artifact.reference) | {"storageClasses": []})
-    node.kubectl("rollout", "status", "deployment/csi-model-controller", "--namespace", "csi-model", "--timeout=60s")
+    driver.provide(with_class("unused", artifact.reference) | {"storageClasses": []})
     given = example("dynamic-volume").with_text({**_SHELL, "registry.example/llm/tiny:v1": artifact.reference})
     with applied(node, given):
         _lists(node, given, artifact)
-    until("the volume is deleted", lambda: not node.api.items("/api/v1/persistentvolumes"))
+        (claim,) = [document["metadata"]["name"] for document in given.documents if document["kind"] == "PersistentVolumeClaim"]
+        volume = node.volume_of(claim)
+    until("the volume is deleted", lambda: node.api.find(volume) is None)
 
 
 def test_replicas_serve_the_model(node: Node, driver: Installation, artifact: Model) -> None:
@@ -101,16 +89,6 @@ def test_replicas_serve_the_model(node: Node, driver: Installation, artifact: Mo
             url = f"http://{pod['status']['podIP']}:8080/{name}"
             served = node.machine.run("sh", "-c", f"curl -sf {url} | sha256sum")
             assert served.split()[0] == artifact.files[name], size
-
-
-@pytest.fixture
-def gpu_node(node: Node) -> Iterator[None]:
-    """The node has the label and the taint of one with GPUs."""
-    node.kubectl("label", "node", NAME, "nvidia.com/gpu.present=true")
-    node.kubectl("taint", "node", NAME, "nvidia.com/gpu=present:NoSchedule")
-    yield
-    node.kubectl("taint", "node", NAME, "nvidia.com/gpu-")
-    node.kubectl("label", "node", NAME, "nvidia.com/gpu.present-")
 
 
 def test_a_daemonset_keeps_a_model_mounted(node: Node, driver: Installation, artifact: Model, gpu_node: None) -> None:
@@ -128,22 +106,6 @@ def test_a_job_prewarms_a_model(node: Node, driver: Installation, artifact: Mode
     with applied(node, example("prewarm-job").with_text({**_SHELL, **changes})):
         node.kubectl("wait", "--for=condition=Complete", "job/prewarm-llama-v2", "--timeout=60s")
     assert artifact.reference in [image["reference"] for image in json.loads(driver.csi_model("images", "--json"))]
-
-
-@contextmanager
-def applied(node: Node, given: Example) -> Iterator[None]:
-    """The example's objects for a while; afterwards no volume of theirs is mounted."""
-    node.kubectl("apply", "--validate=strict", "--filename", "-", text=given.text)
-    try:
-        yield
-    finally:
-        node.kubectl("delete", "--ignore-not-found", "--timeout=60s", "--filename", "-", text=given.text)
-        until("no volume is mounted", lambda: not volumes(node))
-
-
-def volumes(node: Node) -> list[str]:
-    """Where volumes of CSI drivers are mounted for pods."""
-    return [path for path in node.mounts("/var/lib/kubelet/pods") if "/kubernetes.io~csi/" in path]
 
 
 def _lists(node: Node, given: Example, model: Model) -> None:
