@@ -31,11 +31,14 @@ _WHO = {
 
 @dataclass(frozen=True, slots=True)
 class VolumeContext:
-    """A volume context taken apart: the volume's own attributes, who asks, and whether the volume is written into a pod."""
+    """A volume context taken apart: the volume's own attributes, who asks, and whether the volume is written into a pod or claimed by it.
+
+    ``ephemeral`` is None where nobody says so: other callers than kubelet.
+    """
 
     attributes: Mapping[str, str] = field(repr=False)
     who: Mapping[str, str]
-    ephemeral: bool
+    ephemeral: bool | None
 
     @classmethod
     def parse(cls, context: Mapping[str, str]) -> Self:
@@ -55,7 +58,7 @@ class VolumeContext:
         return cls(
             attributes=own,
             who={name: context[key] for key, name in _WHO.items() if context.get(key)},
-            ephemeral=context.get(f"{_POD}ephemeral") == "true",
+            ephemeral=None if (told := context.get(f"{_POD}ephemeral")) is None else told == "true",
         )
 
 

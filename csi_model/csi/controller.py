@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from csi_model.csi import capability, volumeid
 from csi_model.csi.context import VolumeContext, parse_request
-from csi_model.errors import CsiModelError, InvalidRequestError, NotFoundError, UnsupportedError
+from csi_model.errors import CsiModelError, InvalidRequestError, NotFoundError
 from csi_model.generated import csi_pb2
 from csi_model.generated.csi_pb2_grpc import ControllerServicer
 
@@ -46,15 +46,14 @@ class Controller(ControllerServicer):
 
     def DeleteVolume(self, request: csi_pb2.DeleteVolumeRequest, context: grpc.ServicerContext) -> csi_pb2.DeleteVolumeResponse:
         """Nothing is kept, so nothing is deleted; any id will do."""
-        if not request.volume_id:
-            volumeid.require(request.volume_id)
+        volumeid.demand(request.volume_id)
         return csi_pb2.DeleteVolumeResponse()
 
     def ValidateVolumeCapabilities(
         self, request: csi_pb2.ValidateVolumeCapabilitiesRequest, context: grpc.ServicerContext
     ) -> csi_pb2.ValidateVolumeCapabilitiesResponse:
         """Whether a created volume could be published so; only an id that CreateVolume could have made is known here."""
-        volumeid.require(request.volume_id)
+        volumeid.demand(request.volume_id)
         if not request.volume_capabilities:
             capability.require_all(request.volume_capabilities)
         if not volumeid.is_created(request.volume_id):
@@ -101,7 +100,7 @@ def _require_range(capacity: csi_pb2.CapacityRange) -> None:
 def _refuse_extras(request: csi_pb2.CreateVolumeRequest) -> None:
     if request.HasField("volume_content_source"):
         msg = "csi-model makes no volumes from snapshots or other volumes; name the model in the storage class's parameters"
-        raise UnsupportedError(msg)
+        raise InvalidRequestError(msg)  # so says the specification for a plugin without the capability
     _refuse_mutable(request.mutable_parameters)
 
 

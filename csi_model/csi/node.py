@@ -77,8 +77,7 @@ class Node(NodeServicer):
         self, request: csi_pb2.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeUnpublishVolumeResponse:
         """Take the volume away from the target path; fine when it is not there, since kubelet would ask again forever."""
-        if not request.volume_id:
-            volumeid.require(request.volume_id)
+        volumeid.demand(request.volume_id)
         _require_path("target_path", request.target_path)
         if volumeid.is_possible(request.volume_id):
             self._engine.unpublish(volume_id=request.volume_id, target=request.target_path)
@@ -88,8 +87,9 @@ class Node(NodeServicer):
         self, request: csi_pb2.NodeGetVolumeStatsRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeGetVolumeStatsResponse:
         """The view's own size: nothing is free in it, and the disk it lies on is not the pod's business."""
-        volumeid.require(request.volume_id)
+        volumeid.demand(request.volume_id)
         _require_path("volume_path", request.volume_path)
+        volumeid.find(request.volume_id)
         usage = self._engine.stats(volume_id=request.volume_id, path=request.volume_path)
         return csi_pb2.NodeGetVolumeStatsResponse(
             usage=[
@@ -117,10 +117,8 @@ class Node(NodeServicer):
             raise InvalidRequestError(msg)
         capability.require(request.volume_capability)
         volume = VolumeContext.parse(request.volume_context)
-        if volume.ephemeral and not request.readonly and self._relabels:
-            # The container runtime relabels a volume that its pod did not call read-only, and fails on one that is.
-            msg = "this node has SELinux, which would relabel the volume; set readOnly: true beside driver in the pod's csi volume"
-            raise InvalidRequestError(msg)
+        if self._relabels and not request.readonly:
+            _refuse_relabelling(volume)
         wanted = parse_request(volume.attributes, layouts=self._layouts)
         with self._worker():
             self._engine.publish(
@@ -151,6 +149,15 @@ def wait_seconds(remaining: float | None) -> float:
     if remaining is None:
         return _LONGEST_WAIT
     return min(max(remaining - _ANSWER_SECONDS, remaining / 2, 0.0), _LONGEST_WAIT)
+
+
+def _refuse_relabelling(volume: VolumeContext) -> None:
+    """Kubelet has the container runtime relabel any volume that its pod did not call read-only, which fails on one that is."""
+    if volume.ephemeral is None:
+        return
+    where = "beside driver in the pod's csi volume" if volume.ephemeral else "beside claimName in the pod's persistentVolumeClaim volume"
+    msg = f"this node has SELinux, which would relabel the volume; set readOnly: true {where}"
+    raise InvalidRequestError(msg)
 
 
 def _require_path(name: str, path: str) -> None:

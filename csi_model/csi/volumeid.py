@@ -5,7 +5,7 @@ An id is a name for a record, never part of a path. Ids of inline volumes are ku
 
 from __future__ import annotations
 
-from csi_model.errors import InvalidRequestError
+from csi_model.errors import InvalidRequestError, NotFoundError
 from csi_model.oci.digest import Digest
 
 _CREATED = "csi-model:v1:"
@@ -34,15 +34,37 @@ def is_possible(volume_id: str) -> bool:
     return "\0" not in volume_id and 0 < len(volume_id.encode()) <= _MAX_BYTES
 
 
-def require(volume_id: str) -> None:
-    """Refuse an id that is missing, too long or holds a NUL.
+def demand(volume_id: str) -> None:
+    """Refuse a call that names no volume.
 
     Raises:
-        InvalidRequestError: it is; the message says which.
+        InvalidRequestError: the id is missing.
     """
     if not volume_id:
         msg = "volume_id is missing"
         raise InvalidRequestError(msg)
+
+
+def require(volume_id: str) -> None:
+    """Refuse to make a volume of an id that is missing, too long or holds a NUL.
+
+    Raises:
+        InvalidRequestError: it is; the message says which.
+    """
+    demand(volume_id)
     if not is_possible(volume_id):
-        msg = f"volume_id {volume_id[:64]!r}… has a NUL or more than {_MAX_BYTES} bytes"
-        raise InvalidRequestError(msg)
+        raise InvalidRequestError(_impossible(volume_id))
+
+
+def find(volume_id: str) -> None:
+    """Refuse to look for a volume whose id no volume can have: to who asks about one, it is not there.
+
+    Raises:
+        NotFoundError: it has a NUL or is too long.
+    """
+    if not is_possible(volume_id):
+        raise NotFoundError(_impossible(volume_id))
+
+
+def _impossible(volume_id: str) -> str:
+    return f"volume_id {volume_id[:64]!r}… has a NUL or more than {_MAX_BYTES} bytes"

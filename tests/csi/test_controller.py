@@ -56,7 +56,8 @@ def test_one_name_is_one_volume(client: Client) -> None:
         ),
         ({"capacity_range": {"required_bytes": -1}}, INVALID, "capacity_range"),
         ({"capacity_range": {"required_bytes": 2, "limit_bytes": 1}}, INVALID, "capacity_range"),
-        ({"volume_content_source": {"volume": {"volume_id": "a"}}}, UNSUPPORTED, "snapshots"),
+        ({"volume_content_source": {"volume": {"volume_id": "a"}}}, INVALID, "snapshots"),
+        ({"volume_content_source": {"snapshot": {"snapshot_id": "a"}}}, INVALID, "snapshots"),
         ({"mutable_parameters": {"a": "b"}}, INVALID, "VolumeAttributesClass"),
         ({"parameters": None}, INVALID, "'reference' is missing"),
         ({"parameters": {"reference": REFERENCE, "fast": "yes"}}, INVALID, "'fast'"),
@@ -121,8 +122,8 @@ def test_what_is_not_supported_is_not_confirmed(client: Client, changes: dict[st
 
 
 def test_only_ids_of_the_controller_are_known_to_it(client: Client) -> None:
-    """Missing fields are mistakes, and are found first; an id that CreateVolume never gives is NOT_FOUND."""
-    for volume_id in ("fake-vol-id-12", "csi-model:v1:", "csi-model:v1:" + "g" * 64, volumeid.created("a").upper()):
+    """Missing fields are mistakes, and are found first; an id that CreateVolume never gives, possible or not, is NOT_FOUND."""
+    for volume_id in ("fake-vol-id-12", "a\0b", "x" * 10_000, "csi-model:v1:", "csi-model:v1:" + "g" * 64, volumeid.created("a").upper()):
         with refused(grpc.StatusCode.NOT_FOUND):
             client.controller.ValidateVolumeCapabilities(_validate(volume_id=volume_id))
     with refused(INVALID, "volume_id"):

@@ -104,23 +104,32 @@ def test_every_access_mode_is_accepted_and_read_only_is_not_asked_for(
 
 
 INLINE = {"reference": REFERENCE, **KUBELET}
+CLAIMED = {**INLINE, "csi.storage.k8s.io/ephemeral": "false"}
 
 
-def test_an_inline_volume_that_forgot_read_only_is_published_read_only(client: Client, engine: FakeEngine) -> None:
+def test_a_volume_that_forgot_read_only_is_published_read_only(client: Client, engine: FakeEngine) -> None:
     """Where nobody relabels volumes, the pod gets what it would have got with readOnly: true."""
     client.node.NodePublishVolume(publish_request(readonly=False, volume_context=INLINE))
+    client.node.NodePublishVolume(publish_request(readonly=False, target_path="/claimed", volume_context=CLAIMED))
+    assert len(engine.published) == 2
+
+
+@pytest.mark.parametrize("selinux", [Selinux.ON])
+@pytest.mark.parametrize(("context", "where"), [(INLINE, "beside driver"), (CLAIMED, "beside claimName")])
+def test_with_selinux_a_pods_volume_must_say_read_only(client: Client, engine: FakeEngine, context: dict[str, str], where: str) -> None:
+    """Kubelet has every volume relabelled that its pod does not call read-only, and that fails: the line to add is named."""
+    with refused(INVALID, f"readOnly: true {where}"):
+        client.node.NodePublishVolume(publish_request(readonly=False, volume_context=context))
+    assert _uses(engine) == 0
+    client.node.NodePublishVolume(publish_request(readonly=True, volume_context=context))
     assert len(engine.published) == 1
 
 
 @pytest.mark.parametrize("selinux", [Selinux.ON])
-def test_with_selinux_an_inline_volume_must_say_read_only(client: Client, engine: FakeEngine) -> None:
-    """The runtime would relabel the volume and fail: the line to add is named; read-only and persistent volumes are not relabelled."""
-    with refused(INVALID, "readOnly: true"):
-        client.node.NodePublishVolume(publish_request(readonly=False, volume_context=INLINE))
-    assert _uses(engine) == 0
-    client.node.NodePublishVolume(publish_request(readonly=True, volume_context=INLINE))
-    client.node.NodePublishVolume(publish_request(readonly=False, target_path="/pv"))
-    assert len(engine.published) == 2
+def test_who_is_no_kubelet_relabels_nothing(client: Client, engine: FakeEngine) -> None:
+    """A publish without kubelet's words about the pod, such as csi-sanity's, need not be read-only."""
+    client.node.NodePublishVolume(publish_request(readonly=False))
+    assert len(engine.published) == 1
 
 
 @pytest.mark.parametrize("volume_id", ["a static handle, free text / ü", "csi-model:v1:no-digest", "../../x", "x" * 1024])
@@ -168,12 +177,15 @@ def test_stats_are_the_views_own(client: Client) -> None:
     [
         ("", "/t", INVALID),
         ("csi-1", "", INVALID),
+        ("a\0b", "", INVALID),
         ("fake-vol-id", "some/path", grpc.StatusCode.NOT_FOUND),
+        ("a\0b", "some/path", grpc.StatusCode.NOT_FOUND),
+        ("x" * 1025, "some/path", grpc.StatusCode.NOT_FOUND),
         ("csi-1", "/elsewhere", grpc.StatusCode.NOT_FOUND),
     ],
 )
 def test_stats_of_what_is_not_there_are_not_found(client: Client, volume_id: str, path: str, code: grpc.StatusCode) -> None:
-    """Missing fields are the caller's mistake; an unknown volume or another path is not found."""
+    """Missing fields are the caller's mistake; an unknown volume, one that cannot be, or another path is not found."""
     client.node.NodePublishVolume(publish_request())
     with refused(code):
         client.node.NodeGetVolumeStats(csi_pb2.NodeGetVolumeStatsRequest(volume_id=volume_id, volume_path=path))
