@@ -56,7 +56,7 @@ def helm(*arguments: str) -> str:
     """
     program = find_helm()
     if program is None:
-        msg = "no helm on PATH and none in the cache of the end-to-end tests; install Helm 3.14 or newer, or run `make e2e` once"
+        msg = "no helm on PATH and none in the cache of the end-to-end tests; install Helm 3.14 or newer, or run `.ci/setup e2e`, which needs Go"
         raise HelmError(msg)
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:

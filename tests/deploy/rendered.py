@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-needs_helm = pytest.mark.skipif(find_helm() is None, reason="no helm on PATH, and none built by `make e2e`, which runs these tests too")
+needs_helm = pytest.mark.skipif(find_helm() is None, reason="no helm on PATH, and none in the cache, where `.ci/setup e2e` builds it")
 EVERY_SWITCH = CHART / "ci" / "every-switch-values.yaml"
 SECOND_DRIVER = CHART / "ci" / "second-driver-values.yaml"
 
