@@ -107,7 +107,7 @@ def _as_driver(node: Node, target: str, patch: object) -> str:
 
 
 def test_a_drivers_account_may_only_take_its_own_taint_off_its_own_node(node: Node, tainted: None) -> None:
-    """Another Node, another's taint, a new taint, a label and a cordon are refused by the policy; its own taint is not."""
+    """Another Node, another's taint, a new taint, a label, a finalizer, a cordon and a machine's name are refused by the policy; its own taint is not."""
     taints = node.describe()["spec"].get("taints") or []
     more = {"key": "x.example/y", "effect": "NoSchedule"}
     refusals = {
@@ -116,6 +116,8 @@ def test_a_drivers_account_may_only_take_its_own_taint_off_its_own_node(node: No
         "not add or change any": (NAME, {"spec": {"taints": [*taints, more]}}),
         "may take away no taint but its own": (NAME, {"spec": {"taints": []}}),
         "may not cordon": (NAME, {"spec": {"unschedulable": True}}),
+        "owners and finalizers": (NAME, {"metadata": {"finalizers": ["x.example/y"]}}),
+        "which machine and which addresses": (NAME, {"spec": {"providerID": "x://y"}}),
     }
     for text, (target, patch) in refusals.items():
         with pytest.raises(CommandError, match=text):

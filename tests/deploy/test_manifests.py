@@ -191,6 +191,15 @@ def test_the_policy_is_about_the_nodes_account() -> None:
     assert NODE.one("ValidatingAdmissionPolicyBinding")["spec"]["policyName"] == policy["metadata"]["name"]
 
 
+def test_the_policy_looks_at_all_of_a_node() -> None:
+    """Whatever of a Node its account could change, the policy has a rule for: the API server itself minds the rest of the metadata."""
+    expressions = " ".join(rule["expression"] for rule in NODE.one("ValidatingAdmissionPolicy")["spec"]["validations"])
+    compared = set(re.findall(r"\bobject\.((?:spec|metadata)\.\??\w+)", expressions))
+    spec = {"configSource", "externalID", "podCIDR", "podCIDRs", "providerID", "taints", "unschedulable"}
+    metadata = {"name", "labels", "annotations", "ownerReferences", "finalizers"}
+    assert {name.replace("?", "") for name in compared} == {f"spec.{name}" for name in spec} | {f"metadata.{name}" for name in metadata}
+
+
 def test_the_controller_runs_as_nobody() -> None:
     """No root, no capabilities, no writable root filesystem, no node paths; both containers share one user for the socket between them."""
     spec = pod(DEPLOYMENT)
