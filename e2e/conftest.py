@@ -12,6 +12,7 @@ import pytest
 
 from csi_model.linux.mountinfo import read_mounts
 from e2e.driver import Driver
+from e2e.kubernetes.figures import pytest_terminal_summary  # noqa: F401 - pytest finds it here
 from e2e.registry import Registry, running_registry
 from tests.fakes.registry import FakeRegistry
 

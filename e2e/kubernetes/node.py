@@ -62,9 +62,9 @@ class Node:
         self.start(*names)
 
     @contextmanager
-    def without(self, name: str) -> Iterator[None]:
-        """A service is killed, and back at the end of the block."""
-        self.kill(name)
+    def without(self, name: str, number: signal.Signals = signal.SIGKILL) -> Iterator[None]:
+        """A service is ended by a signal, and back at the end of the block."""
+        self.services[name].end(number)
         try:
             yield
         finally:
@@ -152,6 +152,16 @@ class Node:
         query = ",".join(f"{name}={value}" for name, value in selector.items())
         found = self.api.items(f"/api/v1/events?fieldSelector={query}" if query else "/api/v1/events")
         return sorted(found, key=lambda event: event["metadata"]["creationTimestamp"])
+
+    def volume_of(self, claim: str) -> str:
+        """The path in the API of the persistent volume that a claim in ``default`` is bound to."""
+        found = self.api.get(f"/api/v1/namespaces/default/persistentvolumeclaims/{claim}")
+        return f"/api/v1/persistentvolumes/{found['spec']['volumeName']}"
+
+    def told(self, reason: str) -> list[str]:
+        """What events of this reason on the Node object say."""
+        found = self.events(**{"involvedObject.kind": "Node", "involvedObject.name": NAME, "reason": reason})
+        return [event["message"] for event in found]
 
     def mounts(self, below: str) -> list[str]:
         """What is mounted below a path of the node, in the order of the kernel."""

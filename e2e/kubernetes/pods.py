@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import yaml
+
 from e2e.kubernetes.machine import CommandError
 from e2e.kubernetes.node import until
 
@@ -141,10 +143,16 @@ class Pod:
 
 @dataclass(slots=True)
 class Pods:
-    """The pods of one test."""
+    """The pods of one test, and what they need beside the driver."""
 
     node: Node
     made: list[Pod] = field(default_factory=list)
+    needed: list[Object] = field(default_factory=list)
+
+    def need(self, *objects: Object) -> None:
+        """Apply objects such as claims and secrets; they are deleted when the pods are gone."""
+        self.needed += objects
+        self.node.apply(*objects)
 
     def start(self, *manifests: Object) -> list[Pod]:
         """Apply pods; returns at once."""
@@ -165,8 +173,15 @@ class Pods:
         return pod
 
     def end(self) -> None:
-        """Delete those that are left; nothing of them may stay."""
-        for pod in self.made:
-            pod.delete(grace=0)
-        for pod in self.made:
-            pod.wait_gone()
+        """Delete those that are left, and what they needed; nothing of them may stay."""
+        try:
+            for pod in self.made:
+                pod.delete(grace=0)
+            for pod in self.made:
+                pod.wait_gone()
+        finally:
+            if self.needed:
+                # A pod that stays would keep its claim, and this process waiting for it.
+                text = yaml.safe_dump_all(self.needed)
+                self.node.kubectl("delete", "--ignore-not-found", "--timeout=60s", "--filename", "-", text=text)
+                self.needed.clear()

@@ -93,6 +93,11 @@ class NodeRegistry:
                 sent[uri.rpartition("/")[2]] += int(answer.get("http.response.written", 0))
         return sent
 
+    def size(self, digest: str) -> int:
+        """Bytes of a blob that it has."""
+        algorithm, _, encoded = digest.partition(":")
+        return (self.data / "data/docker/registry/v2/blobs" / algorithm / encoded[:2] / encoded / "data").stat().st_size
+
     def requests(self, text: str = "") -> int:
         """How many requests with ``text`` in their path it has answered."""
         return sum(text in str(answer["http.request.uri"]) for answer in self._answered())

@@ -15,6 +15,7 @@ from e2e.kubernetes.installation import SOCKETS, with_class
 from e2e.kubernetes.node import until
 
 if TYPE_CHECKING:
+    from e2e.kubernetes.figures import Record
     from e2e.kubernetes.installation import Installation
     from e2e.kubernetes.models import Model
     from e2e.kubernetes.node import Node
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _SUMMARY = re.compile(r"(\d+) Passed.*?(\d+) Failed")
 
 
-def test_csi_sanity_passes_in_the_daemonset(node: Node, driver: Installation, artifact: Model) -> None:
+def test_csi_sanity_passes_in_the_daemonset(node: Node, driver: Installation, artifact: Model, record_property: Record) -> None:
     """Through the socket that kubelet uses, with the real model as the volume's parameters, no spec fails."""
     beside = Path(sys.executable).parent / "csi-sanity"
     program = str(beside) if beside.exists() else shutil.which("csi-sanity")
@@ -40,18 +41,22 @@ def test_csi_sanity_passes_in_the_daemonset(node: Node, driver: Installation, ar
     (summary,) = _SUMMARY.findall(printed) or [None]
     assert summary is not None, printed[-4000:]
     passed, failed = map(int, summary)
-    print(f"csi-sanity in the DaemonSet: {passed} passed, {failed} failed")
+    record_property("csi-sanity", f"{passed} passed, {failed} failed")
     assert failed == 0, printed[-8000:]
     assert passed >= 31
 
 
 def test_a_volume_may_be_deleted_before_it_is_unpublished(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
     """A pod deleted at once leaves the API before its volume is unmounted: DeleteVolume comes first, and NodeUnpublish works all the same."""
-    driver.upgrade(controller=with_class("minilm", artifact.reference))
-    node.apply(manifests.claim("hasty", storageClassName="minilm"))
-    pod = pods.run(manifests.pod("hasty", {"model": manifests.claimed("hasty")}, terminationGracePeriodSeconds=30))
+    driver.provide(with_class("minilm", artifact.reference))
+    pods.need(manifests.claim("hasty", storageClassName="minilm"))
+    # It ignores SIGTERM, so that kubelet has not come to its volume when the provisioner has dealt with the claim's.
+    stays = "trap '' TERM; while :; do sleep 1; done"
+    pod = pods.run(manifests.pod("hasty", {"model": manifests.claimed("hasty")}, command=stays, terminationGracePeriodSeconds=10))
     assert pod.checksums("/model") == artifact.files
+    volume = node.volume_of("hasty")
     pod.delete(grace=0)
     node.kubectl("delete", "pvc/hasty", "--wait=false")
-    until("the volume is deleted", lambda: not node.api.items("/api/v1/persistentvolumes"))
+    until("the volume is deleted", lambda: node.api.find(volume) is None)
+    assert len(pod.mounts()) == 1, "DeleteVolume came before NodeUnpublishVolume"
     pod.wait_gone()

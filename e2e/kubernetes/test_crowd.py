@@ -13,6 +13,7 @@ from e2e.kubernetes.node import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from e2e.kubernetes.figures import Record
     from e2e.kubernetes.installation import Installation
     from e2e.kubernetes.node import Node
     from e2e.kubernetes.pods import Pods
@@ -22,7 +23,9 @@ _PODS = 110
 
 
 @pytest.mark.timeout(1500)
-def test_a_hundred_and_ten_pods_at_once(node: Node, driver: Installation, registry: NodeRegistry, pods: Pods, tmp_path: Path) -> None:
+def test_a_hundred_and_ten_pods_at_once(
+    node: Node, driver: Installation, registry: NodeRegistry, pods: Pods, tmp_path: Path, record_property: Record
+) -> None:
     """All become Ready on three models, each byte of which was served once; deleted at once, they leave no mount."""
     shared = [models.made_up(registry, f"crowd-{number}", tmp_path, mebibytes=32) for number in range(3)]
     used = driver.cpu_seconds()
@@ -50,7 +53,10 @@ def test_a_hundred_and_ten_pods_at_once(node: Node, driver: Installation, regist
     gone = time.monotonic() - began
     until("no view is left after the idle time", lambda: not driver.views(), within=30)
     spent = driver.cpu_seconds() - used
-    print(f"{_PODS} pods Ready in {ready:.0f} s, gone in {gone:.0f} s; driver: {highest / 2**20:.0f} MiB at most, {spent:.1f} s of CPU")
+    record_property(f"{_PODS} pods Ready", f"{ready:.0f} s")
+    record_property(f"{_PODS} pods gone", f"{gone:.0f} s")
+    record_property("driver's memory at most", f"{highest / 2**20:.0f} MiB")
+    record_property("driver's CPU time", f"{spent:.1f} s")
 
 
 def _is_ready(pod: dict[str, dict[str, list[dict[str, str]]]]) -> bool:

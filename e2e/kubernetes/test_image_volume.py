@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from e2e.kubernetes.api import Object
+    from e2e.kubernetes.figures import Record
     from e2e.kubernetes.installation import Installation
     from e2e.kubernetes.models import Model
     from e2e.kubernetes.node import Node
@@ -105,7 +106,9 @@ def _lines(logs: Callable[[], str]) -> int:
 
 
 @pytest.mark.timeout(1500)
-def test_beside_the_native_image_volume(node: Node, driver: Installation, registry: NodeRegistry, pods: Pods, tmp_path: Path) -> None:
+def test_beside_the_native_image_volume(
+    node: Node, driver: Installation, registry: NodeRegistry, pods: Pods, tmp_path: Path, record_property: Record
+) -> None:
     """Cold, csi-model's pod has read its model no later than the image volume's, with no more bytes written; warm they are alike."""
     cars = [models.made_up_image(registry, f"car-{number}", tmp_path, mebibytes=_MEBIBYTES) for number in range(_ROUNDS)]
     ways: dict[str, Callable[[Model], Object]] = {
@@ -123,10 +126,11 @@ def test_beside_the_native_image_volume(node: Node, driver: Installation, regist
                     "csi-model's idle views are gone, so that a warm pod finds layers and no mount", lambda: not driver.views(), within=30
                 )
     medians = {name: Figures.median(figures) for name, figures in rounds.items()}
-    print(f"\nmedians of {_ROUNDS}, a model of {_MEBIBYTES} MiB in one gzip layer")
-    print("| | container runs | has read all | CPU | written | disk |")
+    record_property(
+        f"medians of {_ROUNDS}, {_MEBIBYTES} MiB in one gzip layer", "| | container runs | has read all | CPU | written | disk |"
+    )
     for name, figures in medians.items():
-        print(figures.row(name))
+        record_property(name, figures.row(name))
     _FIGURES.parent.mkdir(exist_ok=True)
     _FIGURES.write_text(json.dumps({name: figures.row(name) for name, figures in medians.items()}, indent=2))
     native, ours = medians["image volume, cold"], medians["csi-model, cold"]
