@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,9 @@ _USUAL = (
     "~/.config/helm",
     "~/.kube",
 )
+# Where in a node's folder the files of loop devices lie: layers, views' images, disks of tests.
+_HOLDS_IMAGES = ("disk/lib/csi-model", "tmp")
+_LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, 232  # linux/loop.h, struct loop_info64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,9 @@ def traces() -> Traces:
     found |= {f"network interface {path.name}" for path in Path("/sys/class/net").iterdir()}
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):
-            found.add(f"loop device {backing.parts[3]} of {backing.read_text().strip()}")
+            file = backing.read_text().strip()
+            if file.startswith("/var/lib/") or PREFIX in file:  # what nodes have; others on this machine have theirs elsewhere
+                found.add(f"loop device {backing.parts[3]} of {file}{_owner(backing.parts[3])}")
     for top in cgroups(""):
         found |= {f"cgroup {path}" for path in top.glob(f"{PREFIX}*")}
         found |= {f"cgroup {top / name}" for name in ("kubepods", "k8s.io") if (top / name).exists()}
@@ -62,6 +69,28 @@ def traces() -> Traces:
 
 def _there(path: str) -> bool:
     return os.path.lexists(Path(path).expanduser())
+
+
+def _owner(loop: str) -> str:
+    """In which node's folder a loop device's file lies; nothing when no node has it, or has it any more.
+
+    The file's path, as the kernel tells it, is that of the node's own mounts, and equal for all nodes.
+    """
+    device = os.open(f"/dev/{loop}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = bytearray(_LOOP_INFO)
+        fcntl.ioctl(device, _LOOP_GET_STATUS64, status)
+    finally:
+        os.close(device)
+    identity = struct.unpack_from("=QQ", status)  # lo_device and lo_inode
+    for folder in Path("/var/tmp").glob(f"{PREFIX}*"):
+        for place, _, names in (step for top in _HOLDS_IMAGES for step in os.walk(folder / top)):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    found = Path(place, name).lstat()
+                    if (found.st_dev, found.st_ino) == identity:
+                        return f" in {folder.name}"
+    return ""
 
 
 def _of_process(process: Path) -> set[str]:
