@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,13 +34,23 @@ def test_an_inline_pod_reads_the_real_model(driver: Installation, artifact: Mode
     assert "Read-only file system" in pod.refused("touch /model/x")
 
 
+def test_the_log_says_for_whom_a_volume_was_published(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
+    """The driver's line of a publish has the pod, its namespace and uid, the volume that kubelet means, the reference and the outcome."""
+    pod = pods.run(manifests.pod("logged", {"model": manifests.inline(artifact.reference)}))
+    known = json.loads(node.machine.path(f"{pod.volumes}/volumes/kubernetes.io~csi/model/vol_data.json").read_text())
+    until("the line is written", lambda: len(driver.calls("NodePublishVolume", pod.uid)) == 1, within=5)
+    (line,) = driver.calls("NodePublishVolume", pod.uid)
+    who = {"pod": "logged", "namespace": "default", "volume_id": known["volumeHandle"], "reference": artifact.reference}
+    assert {name: line.get(name) for name in (*who, "code")} == {**who, "code": "OK"}
+
+
 def test_pods_read_on_without_the_driver(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
     """`helm uninstall` takes nothing from a pod that runs; a driver that is installed again clears up after one that ended meanwhile."""
     stays = pods.run(manifests.pod("stays", {"model": manifests.inline(artifact.reference)}))
     ends = pods.run(manifests.pod("ends", {"model": manifests.inline(artifact.reference)}))
     driver.uninstall()
     assert driver.sockets() == []
-    assert node.drivers() == []
+    until("kubelet knows the driver no more", lambda: node.drivers() == [])
     assert stays.checksums("/model") == artifact.files
     ends.delete(grace=0)
     until("the pod has left the API", lambda: not ends.status())

@@ -30,24 +30,21 @@ def test_a_modelcar_shows_its_models_folder(driver: Installation, car: Model, po
 
 def test_a_static_volume_serves_many_pods(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
     """Two pods read one persistent volume through one claim."""
-    objects = manifests.static_volume("static", artifact.reference)
-    node.apply(*objects)
+    pods.need(*manifests.static_volume("static", artifact.reference))
     for pod in pods.start(*(manifests.pod(name, {"model": manifests.claimed("static")}) for name in ("first", "second"))):
         pod.wait_ready()
         assert pod.checksums("/model") == artifact.files
-    pods.end()
-    node.kubectl("delete", "pvc/static", "pv/static")
 
 
 def test_a_claim_becomes_a_volume(node: Node, driver: Installation, artifact: Model, pods: Pods) -> None:
     """A claim of a StorageClass that names a model is bound by the controller, read by a pod, and its volume deleted with it."""
-    driver.upgrade(controller=with_class("minilm", artifact.reference))
-    node.apply(manifests.claim("dynamic", storageClassName="minilm"))
+    driver.provide(with_class("minilm", artifact.reference))
+    pods.need(manifests.claim("dynamic", storageClassName="minilm"))
     pod = pods.run(manifests.pod("dynamic", {"model": manifests.claimed("dynamic")}))
     assert pod.checksums("/model") == artifact.files
+    volume = node.volume_of("dynamic")
     pods.end()
-    node.kubectl("delete", "pvc/dynamic")
-    until("the volume is deleted", lambda: not node.api.items("/api/v1/persistentvolumes"))
+    until("the volume is deleted", lambda: node.api.find(volume) is None)
 
 
 def test_sub_paths_init_containers_and_two_containers(driver: Installation, artifact: Model, pods: Pods) -> None:
@@ -62,25 +59,24 @@ def test_sub_paths_init_containers_and_two_containers(driver: Installation, arti
     assert pod.checksums("/part", container="part") == {"config.json": config}
 
 
-def test_two_pods_share_a_download_and_its_pages(
-    driver: Installation, registry: NodeRegistry, pods: Pods, tmp_path: Path, node: Node
-) -> None:
-    """Pods that start together on one model cost one download, and what one has read the other finds in the page cache."""
-    model = models.made_up(registry, "shared", tmp_path, mebibytes=64)
-    started = pods.start(*(manifests.pod(name, {"model": manifests.inline(model.reference)}) for name in ("one", "two")))
+def test_two_pods_share_a_download_and_its_pages(driver: Installation, registry: NodeRegistry, pods: Pods, tmp_path: Path) -> None:
+    """Pods that start together on one artifact and one image cost one download of each, and one set of pages of the image's view."""
+    artifact = models.made_up(registry, "shared", tmp_path, mebibytes=64)
+    car = models.made_up_image(registry, "shared-car", tmp_path, mebibytes=32)
+    volumes = {"artifact": manifests.inline(artifact.reference), "car": manifests.inline(car.reference, path="/models")}
+    before = registry.served()
+    started = pods.start(*(manifests.pod(name, volumes) for name in ("one", "two")))
     for pod in started:
         pod.wait_ready()
-        assert pod.checksums("/model") == model.files
-    sent = registry.served()
-    assert {f"sha256:{digest}": sent[f"sha256:{digest}"] for digest in model.files.values()} == sizes(model, node, started[0].volumes)
-    inodes = {pod.run("stat -c '%d:%i' /model/model-0.safetensors").strip() for pod in started}
+        assert pod.checksums("/artifact") == artifact.files
+        assert pod.checksums("/car") == car.files
+    sent = registry.served() - before
+    assert {f"sha256:{digest}" for digest in artifact.files.values()} < set(sent)
+    assert sum(sent.values()) > artifact.size + car.size
+    assert dict(sent) == {digest: registry.size(digest) for digest in sent}, "every blob came once"
+    # The artifact's view is a folder of raw layers, whose inodes are the disk's; the image's is a filesystem, which need not be one for both.
+    inodes = {pod.run("stat -c '%d:%i' /car/model-0.safetensors").strip() for pod in started}
     assert len(inodes) == 1, "one inode of one filesystem has one set of pages"
-
-
-def sizes(model: Model, node: Node, volumes: str) -> dict[str, int]:
-    """Bytes of a model's files by digest, as a pod's volume shows them."""
-    folder = node.machine.path(f"{volumes}/volumes/kubernetes.io~csi/model/mount")
-    return {f"sha256:{digest}": (folder / name).stat().st_size for name, digest in model.files.items()}
 
 
 def test_a_pod_may_have_six_models(
