@@ -6,7 +6,6 @@ Offsets, lengths and buffer addresses must be multiples of the device's block si
 from __future__ import annotations
 
 import contextlib
-import errno
 import mmap
 import os
 from typing import TYPE_CHECKING
@@ -33,22 +32,3 @@ def aligned_buffer(size: int) -> mmap.mmap:
 def open_direct(path: Path | str, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
     """Open with O_DIRECT and close-on-exec; ``OSError`` (EINVAL) where the filesystem has no direct I/O."""
     return os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC, mode, dir_fd=dir_fd)
-
-
-def supports_direct(directory: Path | str) -> bool:
-    """Whether a file in this directory can be written with direct I/O, found out by writing one that has no name."""
-    try:
-        descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno in {errno.EINVAL, errno.EOPNOTSUPP, errno.EISDIR}:
-            return False
-        raise
-    try:
-        with aligned_buffer(ALIGNMENT) as buffer:
-            return os.pwrite(descriptor, buffer, 0) == ALIGNMENT
-    except OSError as error:
-        if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
-            return False
-        raise
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _CONTROL = "/dev/loop-control"
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
-_LOOP_GET_STATUS64 = 0x4C05
 _READ_ONLY, _AUTOCLEAR, _DIRECT_IO = 1, 4, 16
 _ATTEMPTS = 64
 _BLOCK_SIZE = 512
@@ -69,17 +68,6 @@ def loop_device(backing: Path) -> Iterator[str]:
         yield path
     finally:
         os.close(device)
-
-
-def uses_direct_io(device: str) -> bool:
-    """Whether a loop device reads its file past the page cache."""
-    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        status = bytearray(ctypes.sizeof(_Info))
-        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, status)
-        return bool(_Info.from_buffer(status).lo_flags & _DIRECT_IO)
-    finally:
-        os.close(descriptor)
 
 
 def _configured(file: int, backing: Path) -> tuple[str, int]:

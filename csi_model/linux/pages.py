@@ -10,7 +10,7 @@ import os
 from csi_model.linux.syscall import function, raw
 
 _CACHESTAT = 451  # Linux 6.5
-_WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
+_WRITE = 2
 _MINCORE_STRIDE = 1 << 30
 
 
@@ -30,12 +30,7 @@ class _CacheStat(ctypes.Structure):
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
     """Begin to write a range's dirty pages and return; says nothing of durability."""
-    _sync_file_range(descriptor, offset, length, _WRITE)
-
-
-def finish_writeback(descriptor: int, offset: int, length: int) -> None:
-    """Write a range's dirty pages and wait until the device took them; says nothing of metadata or of the device's cache."""
-    _sync_file_range(descriptor, offset, length, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
+    function("sync_file_range", ctypes.c_int(descriptor), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_WRITE))
 
 
 def resident_bytes(descriptor: int, offset: int = 0, length: int = 0) -> int:
@@ -69,10 +64,6 @@ def mincore_bytes(descriptor: int, offset: int = 0, length: int = 0) -> int:
 def drop(descriptor: int, offset: int = 0, length: int = 0) -> None:
     """Let go of a range's clean pages; dirty ones and those mapped by someone stay. A length of 0 means to the end."""
     os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
-
-
-def _sync_file_range(descriptor: int, offset: int, length: int, flags: int) -> None:
-    function("sync_file_range", ctypes.c_int(descriptor), ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(flags))
 
 
 def _cachestat(descriptor: int, offset: int, length: int) -> int:

@@ -53,16 +53,6 @@ class Glob:
                 return False
         return True
 
-    def may_match_below(self, parts: Sequence[str]) -> bool:
-        """Whether some path below the directory ``parts`` could match."""
-        if not self.anchored:
-            return True
-        first = self.runs[0]
-        if len(self.runs) == 1 and len(first) <= len(parts):
-            return False
-        shared = min(len(first), len(parts))
-        return _fits(first[:shared], parts, 0)
-
 
 @functools.lru_cache(maxsize=1024)
 def compile_glob(pattern: str) -> Glob:

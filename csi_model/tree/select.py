@@ -43,29 +43,6 @@ class Selection:
             raise InvalidRequestError(msg)
         return cls("/".join(parts), _patterns(include, "include"), _patterns(exclude, "exclude"))
 
-    def wants_file(self, path: str) -> bool:
-        """Whether a raw layer that lands at ``path`` is in the view.
-
-        Exact as long as no tar layer places links: a link on the way to `path`, or a hard link, may bring in a file from elsewhere.
-        `csi_model.tree.view.used` of the built tree is exact always.
-        """
-        parts, shown_parts = _components(path), _components(self.path)
-        return parts[: len(shown_parts)] == shown_parts and self._included(parts)
-
-    def wants_below(self, prefix: str) -> bool:
-        """Whether anything that lands below the directory ``prefix`` could be in the view; the note of `wants_file` holds."""
-        parts, shown_parts = _components(prefix), _components(self.path)
-        shared = min(len(parts), len(shown_parts))
-        if parts[:shared] != shown_parts[:shared]:
-            return False
-        deepest = max(parts, shown_parts, key=len)
-        if _any(self.exclude, deepest):
-            return False
-        return not self.include or _any(self.include, deepest) or any(compile_glob(p).may_match_below(deepest) for p in self.include)
-
-    def _included(self, parts: Sequence[str]) -> bool:
-        return not _any(self.exclude, parts) and (not self.include or _any(self.include, parts))
-
 
 def select(root: Directory, selection: Selection) -> Directory:
     """The directory that the selection shows; consumes ``root``, whose directories are cut down in place.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.linux import pages
-from csi_model.linux.direct import ALIGNMENT, aligned_buffer, open_direct, supports_direct
+from csi_model.linux.direct import ALIGNMENT, aligned_buffer, open_direct
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +36,3 @@ def test_direct_writes_pass_the_page_cache(tmp_path: Path) -> None:
         finally:
             os.close(descriptor)
     assert (tmp_path / "file").read_bytes() == b"d" * 16 * ALIGNMENT
-
-
-def test_support_is_found_by_writing(tmp_path: Path) -> None:
-    """The real disk has direct I/O, and the trial leaves nothing behind."""
-    assert supports_direct(tmp_path)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError):
-        supports_direct(tmp_path / "absent")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from csi_model.linux.loops import backing_file, loop_device, uses_direct_io
+from csi_model.linux.loops import backing_file, loop_device
 from csi_model.linux.readahead import known_devices, read_ahead, set_read_ahead
 
 pytestmark = pytest.mark.root
@@ -35,7 +35,7 @@ def test_a_loop_device_reads_its_file_directly_and_frees_itself(tmp_path: Path) 
     file.write_bytes(b"l" * 4096 + b"m" * 512)
     file.chmod(0o444)
     with loop_device(file) as device:
-        assert uses_direct_io(device)
+        assert Path(f"/sys/block/{Path(device).name}/loop/dio").read_text() == "1\n"
         assert backing_file(Path(device).name) == file
         descriptor = os.open(device, os.O_RDONLY)
         try:

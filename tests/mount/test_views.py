@@ -221,7 +221,7 @@ def test_residency_of_many_files_is_sampled(tmp_path: Path, monkeypatch: pytest.
         file.write_bytes(b"x" * 4096)
         if n >= 500:
             with mounts.closing(os.open(file, os.O_RDONLY)) as descriptor:
-                pages.finish_writeback(descriptor, 0, 0)
+                os.fsync(descriptor)
                 pages.drop(descriptor)
     asked: list[int] = []
     real = pages.resident_bytes

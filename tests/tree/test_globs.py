@@ -112,27 +112,6 @@ def test_matching_without_backtracking_agrees_with_trying_everything(pattern: li
     assert compile_glob("/" + "/".join(pattern)).matches(path) == _slow(pattern, path)
 
 
-@settings(max_examples=300)
-@given(
-    st.lists(_COMPONENT, min_size=1, max_size=4), st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4), st.integers(0, 3)
-)
-def test_what_matches_below_may_match_below(pattern: list[str], path: list[str], depth: int) -> None:
-    """No directory above a match is ever said to hold none."""
-    glob = compile_glob("/".join(pattern))
-    if glob.matches(path):
-        assert glob.may_match_below(path[: min(depth, len(path) - 1)])
-
-
-def test_may_match_below_tells_other_branches_apart() -> None:
-    """A pattern that names its directories excludes the others."""
-    glob = compile_glob("a/b/*.bin")
-    assert glob.may_match_below([])
-    assert glob.may_match_below(["a"])
-    assert not glob.may_match_below(["b"])
-    assert not glob.may_match_below(["a", "b", "c.bin"])
-    assert compile_glob("a/**/x").may_match_below(["a", "q", "r"])
-
-
 @pytest.mark.parametrize(
     "pattern", ["", "/", "a//b", "../a", "a/./b", "a**", "**b/c", "[a", "[", "[]", "[!]", "[z-a]", "a\0", "x" * 1025, "é" * 600]
 )

@@ -127,37 +127,6 @@ def test_globs_that_leave_nothing_are_said_so() -> None:
     assert flat(build([], Selection())) == {}
 
 
-@pytest.mark.parametrize("selection", [
-    Selection(),
-    Selection("models"),
-    Selection(include=("*.bin",)),
-    Selection("models/sub", include=("models/**/*.bin",)),
-    Selection(exclude=("sub", "*.json")),
-    Selection("models", include=("sub",), exclude=("/models/a.bin",)),
-])  # fmt: skip
-def test_wants_file_agrees_with_the_built_view(selection: Selection) -> None:
-    """Among raw layers, the wanted ones are just those whose bytes the view needs; their directories may hold something wanted."""
-    layers = [FileLayer(Digest.of(e.name), e.size, e.name.decode()) for e in _ENTRIES if e.kind is Kind.FILE]
-    needed = used(build(layers, selection))
-    assert needed
-    assert {layer.digest for layer in layers if selection.wants_file(layer.path)} == needed
-    for layer in layers:
-        if layer.digest in needed:
-            parts = layer.path.split("/")
-            assert all(selection.wants_below("/".join(parts[:depth])) for depth in range(len(parts)))
-
-
-def test_wants_below_rules_out_what_it_can() -> None:
-    """A tar that lands beside the path, below what is excluded or outside every include is not wanted."""
-    assert not Selection("models").wants_below("docs")
-    assert not Selection(exclude=("docs",)).wants_below("docs/deep")
-    assert not Selection(include=("models/*",)).wants_below("docs")
-    assert not Selection("models", exclude=("models",)).wants_below("")
-    assert Selection("models/a").wants_below("models")
-    assert Selection(include=("models",)).wants_below("models/x")
-    assert not Selection("models").wants_file("models2/x")
-
-
 def _links(*links: tuple[str, str], path: str = "models") -> dict[str, str]:
     entries = [*_ENTRIES, a_link("way", "/models/sub"), *(a_link("models/" + name, target) for name, target in links)]
     return {name: what for name, what in flat(build(image(entries), Selection(path))).items() if what.startswith("->")}
