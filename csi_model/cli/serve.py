@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from csi_model.csi.health import Health
     from csi_model.kube.agent import Agent
     from csi_model.metrics.metrics import Metrics
-    from csi_model.mount.strategy import Ladder
+    from csi_model.volumes.engine import Engine
 
 
 def serve(
@@ -73,7 +73,7 @@ def serve(
             engine = stack.enter_context(open_engine(state_dir, settings, targets=settings.csi.kubelet_root, tended=True))
             if metrics is not None:
                 stack.enter_context(metrics.watch(engine))
-            agent = stack.enter_context(_kubernetes(settings, node_id, engine.ladder)) if kubernetes else None
+            agent = stack.enter_context(_kubernetes(settings, node_id, engine)) if kubernetes else None
             if agent is not None and registration_dir is None:
                 agent.registered()  # by somebody else, who will not say when
             code = run(
@@ -105,8 +105,9 @@ def _monitoring(address: str, health: Health) -> AbstractContextManager[Metrics]
     return monitoring(address, health)
 
 
-def _kubernetes(config: Config, node: str, ladder: Ladder) -> AbstractContextManager[Agent]:
+def _kubernetes(config: Config, node: str, engine: Engine) -> AbstractContextManager[Agent]:
     # For the same reason.
     from csi_model.kube.agent import open_agent
+    from csi_model.linux.disk import free_bytes
 
-    return open_agent(config, node, ladder)
+    return open_agent(config, node, engine.ladder, free=free_bytes(engine.store.root))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from csi_model.config.model import Config
     from csi_model.kube.api import Cluster
+    from csi_model.kube.notes import Note
     from csi_model.mount.strategy import Ladder
     from csi_model.volumes.observer import Happening, PublishCall
 
@@ -58,14 +59,22 @@ class Agent:
 
     def introduce(self, ladder: Ladder, version: KernelVersion) -> None:
         """Say of the node how volumes are mounted on it, where that could be better."""
-        note = trouble.of_ladder(self._node, ladder, version)
+        self._tell(trouble.of_ladder(self._node, ladder, version))
+
+    def weigh(self, free: int, reserve: int) -> None:
+        """Say of the node when its disk holds no more models; both are bytes."""
+        self._tell(trouble.of_space(self._node, free, reserve))
+
+    def _tell(self, note: Note | None) -> None:
         if note is not None and self._poster is not None:
             self._poster.add(note)
 
 
 @contextmanager
-def open_agent(config: Config, node: str, ladder: Ladder, *, cluster: Cluster | None = None) -> Iterator[Agent]:
-    """An agent for the body; at its end what is still to be said has two seconds. ``cluster`` stands in for that of this pod.
+def open_agent(config: Config, node: str, ladder: Ladder, *, free: int, cluster: Cluster | None = None) -> Iterator[Agent]:
+    """An agent for the body; at its end what is still to be said has two seconds.
+
+    ``free`` is how many bytes the state directory's disk has left; ``cluster`` stands in for that of this pod.
 
     Raises:
         InvalidRequestError: this process has no service account.
@@ -83,4 +92,5 @@ def open_agent(config: Config, node: str, ladder: Ladder, *, cluster: Cluster | 
                 stack.callback(part.close, _GRACE)
         agent = Agent(node=node, poster=poster, gate=gate)
         agent.introduce(ladder, KernelVersion.running())
+        agent.weigh(free, config.pull.free_space_reserve)
         yield agent

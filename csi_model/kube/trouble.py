@@ -17,6 +17,7 @@ from csi_model.errors import (
 from csi_model.kube.notes import Kind, Note, Subject, presentable
 from csi_model.mount.strategy import LADDER, kernel_best
 from csi_model.oci.reference import Reference, parse_reference
+from csi_model.pull.progress import amount
 
 if TYPE_CHECKING:
     from csi_model.linux.kernel import KernelVersion
@@ -41,19 +42,27 @@ def of_refusal(node: Subject, call: PublishCall, error: Exception) -> Note | Non
 
 
 def of_ladder(node: Subject, ladder: Ladder, version: KernelVersion) -> Note | None:
-    """A rung lower than the kernel could do, with the reason why the better one does not work; a forced rung is the admin's own choice."""
-    if ladder.forced is not None:
-        return None
+    """A rung lower than the kernel could do, with the reason why the better one does not work; a forced rung that works is the admin's own choice."""
     try:
         best = ladder.best
     except UnsupportedError as error:
         return _warning(node, "MountUnavailable", str(error))
+    if ladder.forced is not None:
+        return None
     expected = kernel_best(version)
     if LADDER.index(best) <= LADDER.index(expected):
         return None
     reasons = "; ".join(rung.reason for rung in ladder.rungs if rung.strategy is expected)
     text = f"volumes are mounted by {best.value} where kernel {version} can do {expected.value}: {reasons}; `csi-model doctor` tells more"
     return _warning(node, "MountDegraded", text)
+
+
+def of_space(node: Subject, free: int, reserve: int) -> Note | None:
+    """A disk with nothing left beside the reserve: what runs and ends is not touched, and nothing can be pulled."""
+    if free > reserve:
+        return None
+    text = f"{amount(free)} are free on the state directory's disk, of which {amount(reserve)} are kept in reserve: nothing can be pulled"
+    return _warning(node, "NoSpace", f"{text}; remove models (`csi-model images` lists them), or give it a larger disk")
 
 
 def _warning(node: Subject, reason: str, text: str, *, topic: str = "") -> Note:

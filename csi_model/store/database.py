@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from csi_model.errors import BusyError, CorruptContentError, CsiModelError, DiskError, NoSpaceError
+from csi_model.linux.disk import allocate_ahead, free_bytes
 from csi_model.steps import step
+from csi_model.store.faults import disk_errors
+from csi_model.store.reserve import Reserve
 from csi_model.store.schema import demand_current, migrate
 
 if TYPE_CHECKING:
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
 
 _PATIENCE = 30.0
 """Seconds to wait for another process, which can hold the database only for a moment (a reader that recovers the log)."""
+_LOG = (4 << 20) + (256 << 10)
+"""Bytes that the log grows to before SQLite begins it anew: a checkpoint every 1000 pages."""
+_INDEX = 32 << 10
+"""Bytes of the log's index for that many pages."""
 
 
 class Database:
@@ -25,10 +33,14 @@ class Database:
     A writer has two connections, each with its lock: one for transactions, which are on disk when ``write`` ends (synchronous=FULL, one
     fsync), and one for reads, which therefore never wait for an fsync. A single guarded writing connection cannot meet "database is
     locked", however many threads there are. A reading process has the reading connection alone.
+
+    The log and its index have their blocks from the opening on, so that a disk that fills up while the driver runs stops no record: without them
+    nothing could be unpublished until somebody else made room.
     """
 
-    def __init__(self, path: Path, reading: sqlite3.Connection, writing: sqlite3.Connection | None) -> None:
+    def __init__(self, path: Path, reading: sqlite3.Connection, writing: sqlite3.Connection | None, index: int | None = None) -> None:
         self.path = path
+        self._index = index
         self._reading, self._reading_lock = reading, threading.Lock()
         self._writing, self._writing_lock = writing, threading.Lock()
 
@@ -39,6 +51,7 @@ class Database:
         Raises:
             CorruptContentError: the file is damaged.
             UnsupportedError: a newer csi-model wrote it.
+            NoSpaceError: the disk is full.
         """
         with sqlite_errors(path):
             writing = _connect(f"{path.absolute().as_uri()}?mode=rwc")
@@ -52,7 +65,7 @@ class Database:
             except BaseException:
                 writing.close()
                 raise
-            return cls(path, reading, writing)
+            return cls(path, reading, writing, _keep_blocks(path))
 
     @classmethod
     def open_for_reading(cls, path: Path) -> Self:
@@ -124,10 +137,32 @@ class Database:
             self._reading.close()
             if self._writing is not None:
                 self._writing.close()
+            if self._index is not None:
+                os.close(self._index)
+                self._index = None
 
 
 def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+def _keep_blocks(path: Path) -> int:
+    """Have all the blocks that the log and its index will need, from the reserve if need be; their lengths, which SQLite goes by, stay.
+
+    Where that cannot be, SQLite takes them when it needs them. The index is mapped, and a page of it without a block would end the
+    process with SIGBUS. Returns its descriptor, to be closed after the database: closing it sooner would drop SQLite's locks on it
+    (fcntl_locking(2): they go with the first descriptor that the process closes).
+    """
+    with disk_errors(f"cannot prepare the log of the state database {path}"):
+        log = os.open(path.with_name(f"{path.name}-wal"), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            while not allocate_ahead(log, 0, _LOG) and free_bytes(path.parent) < _LOG and Reserve(path.parent).lend():
+                pass
+        finally:
+            os.close(log)
+        index = os.open(path.with_name(f"{path.name}-shm"), os.O_WRONLY | os.O_CLOEXEC)
+        allocate_ahead(index, 0, _INDEX)
+    return index
 
 
 def _demand_sound(connection: sqlite3.Connection, path: Path) -> None:

@@ -8,11 +8,12 @@ import secrets
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
-from csi_model.errors import BusyError, NotFoundError, UnsupportedError
+from csi_model.errors import BusyError, NoSpaceError, NotFoundError, UnsupportedError
 from csi_model.store.content import ALGORITHMS, ContentStore
 from csi_model.store.faults import disk_errors
 from csi_model.store.rebuild import open_or_rebuild
 from csi_model.store.reconcile import reconcile
+from csi_model.store.reserve import Reserve
 from csi_model.store.state import State
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Store:
         views/                       images and link folders of views, written by mount/
         mounts/                      where views are mounted, by mount/
         state.db                     what files cannot say (state.py)
+        reserve                      blocks to start with on a full disk (reserve.py)
         lock                         held with flock by the one process that writes; holds its process id
 
     A writer sets right what crashes left before anybody else sees the store (reconcile.py). A reader takes no lock, works beside a
@@ -43,6 +45,7 @@ class Store:
         self.state = state
         self.views = root / "views"
         self.mounts = root / "mounts"
+        self.reserve = Reserve(root)
         self._resources = resources
 
     @classmethod
@@ -53,8 +56,19 @@ class Store:
             BusyError: another process writes to it.
             NotFoundError: a reader finds no store there.
             UnsupportedError: the directory is spread over filesystems, or a newer csi-model wrote it.
+            NoSpaceError: the disk is full, and so many starts met it so that the reserve is spent.
         """
-        return cls._open_for_writing(root) if writable else cls._open_for_reading(root)
+        if not writable:
+            return cls._open_for_reading(root)
+        while True:
+            try:
+                store = cls._open_for_writing(root)
+            except NoSpaceError:
+                if not Reserve(root).lend():
+                    raise
+            else:
+                store.reserve.refill()
+                return store
 
     @classmethod
     def _open_for_writing(cls, root: Path) -> Self:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csi_model.errors import NoSpaceError
 from csi_model.mount.probe import probe
 from csi_model.mount.strategy import Strategy
 from csi_model.sources.connect import Connector
@@ -43,12 +44,13 @@ def open_engine(state_dir: Path, config: Config, *, targets: Path, tended: bool,
 
     Raises:
         BusyError: another process owns the state directory.
-        UnsupportedError, NoSpaceError, MountError: the directory or the kernel will not do.
+        UnsupportedError, NoSpaceError, MountError: the directory or the kernel will not do. A full disk alone ends no start while there
+            is something of the store's reserve left.
     """
     with ExitStack() as resources:
         store = resources.enter_context(Store.open(state_dir, writable=True))
         forced = None if config.views.strategy == "auto" else Strategy(config.views.strategy)
-        ladder = probe(state_dir, forced)
+        ladder = _probed(store, forced)
         models = Models(store, config, Connector(config, loopback_plain_http=loopback_plain_http))
         views = Views(store, ladder, idle=config.views.idle, tended=tended)
         volumes = Volumes(store, models, views, targets)
@@ -60,3 +62,12 @@ def open_engine(state_dir: Path, config: Config, *, targets: Path, tended: bool,
             resources.callback(views.release_all)  # the last thing before the store closes
         resources.callback(volumes.stop)
         yield Engine(store, ladder, models, views, volumes)
+
+
+def _probed(store: Store, forced: Strategy | None) -> Ladder:
+    while True:
+        try:
+            return probe(store.root, forced)
+        except NoSpaceError:  # the probe writes a few KiB
+            if not store.reserve.lend():
+                raise

@@ -56,7 +56,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def agent(cluster: ApiServer) -> Iterator[Agent]:
-    with open_agent(CONFIG, NODE, ladder(*LADDER), cluster=cluster) as agent:
+    with open_agent(CONFIG, NODE, ladder(*LADDER), free=1 << 40, cluster=cluster) as agent:
         yield agent
 
 
@@ -111,17 +111,27 @@ def test_trouble_of_many_pods_is_said_once_of_the_node(api: FakeApiServer, agent
         (ladder(Strategy.MATERIALISE), "5.15.0", None),
         (ladder(), "5.15.0", "MountUnavailable"),
         (ladder(Strategy.MATERIALISE, forced=Strategy.MATERIALISE), "6.18.20", None),
+        (ladder(Strategy.MATERIALISE, forced=Strategy.EROFS_LOOP), "6.18.20", "MountUnavailable"),
     ],
 )
 def test_a_rung_lower_than_the_kernel_could_do_is_said_of_the_node(
     api: FakeApiServer, agent: Agent, found: Ladder, version: str, reason: str | None
 ) -> None:
-    """With the reason why the better one does not work; what the kernel cannot do, or an admin forced, is no trouble."""
+    """With the reason why the better one does not work; what the kernel cannot do is no trouble, nor what an admin forced and works."""
     agent.introduce(found, KernelVersion.parse(version))
     agent.observe(publish_call(), MOUNTED)
     eventually(lambda: "Mounted" in api.reasons())
     assert api.reasons() == ([reason] if reason else []) + ["Mounted"]
     assert reason is None or "why erofs-" in api.events()[0]["message"]
+
+
+@pytest.mark.parametrize(("free", "said"), [((1 << 30) + 1, False), (1 << 30, True), (0, True)])
+def test_a_disk_that_holds_no_more_models_is_said_of_the_node(api: FakeApiServer, agent: Agent, free: int, *, said: bool) -> None:
+    """A driver that starts on a full disk serves, and tells the admin before any pod has asked for a model."""
+    agent.weigh(free, 1 << 30)
+    agent.observe(publish_call(), MOUNTED)
+    eventually(lambda: "Mounted" in api.reasons())
+    assert api.reasons() == (["NoSpace"] if said else []) + ["Mounted"]
 
 
 def test_a_publish_never_waits_for_the_api_server(api: FakeApiServer, agent: Agent) -> None:
@@ -210,7 +220,7 @@ def test_a_bug_costs_one_event(api: FakeApiServer, cluster: ApiServer) -> None:
 
 def test_the_end_writes_what_waits(api: FakeApiServer, cluster: ApiServer) -> None:
     """Events that were told just before the driver ends are not lost."""
-    with open_agent(CONFIG, NODE, ladder(*LADDER), cluster=cluster) as agent:
+    with open_agent(CONFIG, NODE, ladder(*LADDER), free=1 << 40, cluster=cluster) as agent:
         for pod in ("a", "b", "c"):
             agent.observe(publish_call(pod), MOUNTED)
     assert len(api.events()) == 3
@@ -220,7 +230,7 @@ def test_events_and_taint_can_be_turned_off(api: FakeApiServer, cluster: ApiServ
     """Nothing is written and nothing is looked at."""
     api.add_node(NODE, taints=[TAINT], drivers=(DRIVER,))
     config = Config(csi=Csi(driver_name=DRIVER), kubernetes=Kubernetes(events=False, startup_taint=False))
-    with open_agent(config, NODE, ladder(), cluster=cluster) as agent:
+    with open_agent(config, NODE, ladder(), free=1 << 40, cluster=cluster) as agent:
         agent.observe(publish_call(), MOUNTED)
         agent.registered()
         time.sleep(0.1)
