@@ -8,6 +8,7 @@ import pytest
 
 from e2e.kubernetes import manifests, models
 from e2e.kubernetes.conftest import PASSWORD, USER
+from e2e.kubernetes.node import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def test_the_right_secret_opens_the_registry(node: Node, driver: Installation, p
 def test_a_wrong_secret_is_named_and_a_right_one_heals(
     node: Node, driver: Installation, private: NodeRegistry, model: Model, pods: Pods
 ) -> None:
-    """The event says which registry refused which credentials; with the secret corrected the same pod starts, by itself."""
+    """Events on pod and node say which registry refused, the pod's which credentials; with the secret corrected the pod starts by itself."""
     process = driver.process()
     node.apply(manifests.secret("registry-login", private.host, USER, "battery staple"))
     (pod,) = pods.start(manifests.pod("wrong", {"model": manifests.inline(model.reference, secret="registry-login")}))
@@ -52,6 +53,7 @@ def test_a_wrong_secret_is_named_and_a_right_one_heals(
         "FailedMount", private.host, "credentials tried", f"user '{USER}' from the volume's secret", "nodePublishSecretRef"
     )
     assert "battery staple" not in event.message
+    until("the node's admin is told", lambda: any(private.host in text for text in node.told("RegistryRefused")), within=30)
     node.apply(manifests.secret("registry-login", private.host, USER, PASSWORD))
     pod.wait_ready(within=150)
     assert pod.checksums("/model") == model.files

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from e2e.kubernetes import manifests, models
+from e2e.kubernetes.node import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from e2e.kubernetes.installation import Installation
@@ -17,14 +15,6 @@ if TYPE_CHECKING:
     from e2e.kubernetes.node import Node
     from e2e.kubernetes.pods import Pods
     from e2e.kubernetes.registries import NodeRegistry
-
-
-@pytest.fixture
-def cut(registry: NodeRegistry) -> Iterator[NodeRegistry]:
-    """The registry, for a test that stops it; it runs again at the end."""
-    yield registry
-    if not registry.running():
-        registry.start()
 
 
 def test_a_cached_model_needs_no_registry(driver: Installation, artifact: Model, cut: NodeRegistry, pods: Pods) -> None:
@@ -36,12 +26,13 @@ def test_a_cached_model_needs_no_registry(driver: Installation, artifact: Model,
 
 
 def test_a_new_model_waits_for_the_registry(node: Node, driver: Installation, cut: NodeRegistry, pods: Pods, tmp_path: Path) -> None:
-    """The event names the registry, what failed and that it is tried again; when the registry is back the pod starts by itself."""
+    """Events name the registry, to the pod's owner also what failed and that it is tried again; when the registry is back the pod starts by itself."""
     model = models.made_up(cut, "new", tmp_path, mebibytes=4)
     cut.stop()
     (pod,) = pods.start(manifests.pod("new", {"model": manifests.inline(model.reference)}))
     event = pod.wait_event("FailedMount", cut.host, "refused", within=150)
     assert "again" in event.message
+    until("the node's admin is told", lambda: any(cut.host in text for text in node.told("RegistryUnavailable")), within=30)
     cut.start()
     pod.wait_ready(within=150)
     assert pod.checksums("/model") == model.files

@@ -20,7 +20,7 @@ def test_pods_come_back_from_the_cache(
     node: Node, driver: Installation, private: NodeRegistry, artifact: Model, car: Model, pods: Pods
 ) -> None:
     """All processes killed, all mounts gone, the disk kept, no registry: the same pods run again and read the same bytes."""
-    node.apply(manifests.secret("reboot-login", private.host, USER, PASSWORD))
+    pods.need(manifests.secret("reboot-login", private.host, USER, PASSWORD))
     volumes = {
         "open": manifests.inline(artifact.reference),
         "car": manifests.inline(car.reference, path="/models"),
@@ -34,5 +34,4 @@ def test_pods_come_back_from_the_cache(
         assert pod.checksums("/open") == pod.checksums("/secret") == artifact.files
         assert pod.checksums("/car") == car.files
         pods.end()
-    node.kubectl("delete", "secret", "reboot-login")
     until("no view is left", lambda: not driver.views(), within=30)
