@@ -13,7 +13,12 @@ from csi_model.errors import CsiModelError
 
 def serve_controller(
     *,
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="The Unix socket of CSI, such as unix:///csi/csi.sock.", show_default=False)],
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="The Unix socket of CSI, such as unix:///csi/csi.sock, which the provisioner shares.", show_default=False
+        ),
+    ],
     config: ConfigFile = None,
 ) -> None:
     """Run the CSI controller until SIGTERM, beside the external provisioner.

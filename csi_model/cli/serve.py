@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 def serve(
     *,
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="The Unix socket of CSI, such as unix:///csi/csi.sock.", show_default=False)],
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The Unix socket of CSI, such as unix:///var/lib/kubelet/plugins/csi-model.dev/csi.sock; kubelet is told this path, as the host's.",
+            show_default=False,
+        ),
+    ],
     node_id: Annotated[str, typer.Option(metavar="NAME", help="This node's name in Kubernetes.", show_default=False)],
     registration_dir: Annotated[
         Path | None,

@@ -125,12 +125,16 @@ class Pull(_Section):
     decoders: Count = Field(default=4, ge=1, le=16, description="Compressed layers that are decoded at the same time.")
     linger: Seconds = Field(default=600, description="How long a pull goes on after the last volume that waits for it has left.")
     connect_timeout: Seconds = Field(default=10, description="Limit for connecting to a registry, name look-up and TLS handshake included.")
-    stall_timeout: Seconds = Field(default=30, description="A response that delivers no byte for so long is given up and asked for again.")
+    stall_timeout: Seconds = Field(
+        default=30,
+        description="A response that delivers less than 16 KiB in so long, unless that ends it, is given up and asked for again.",
+    )
     retries: Count = Field(
         default=5,
         ge=0,
         le=100,
-        description="Attempts after the first, with jittered exponential backoff, for a request that made no progress.",
+        description="Attempts after the first, with jittered exponential backoff, for a request that made no progress. "
+        "A registry that asks for a pause (Retry-After) of up to a minute gets it; a longer one ends the pull with an error that names it.",
     )
     free_space_reserve: ByteCount = Field(default=1 << 30, description="Bytes that a pull leaves free on the state directory's filesystem.")
 

@@ -44,9 +44,17 @@ class Retry:
     def again(self, error: TransientError) -> None:
         """Wait before the next attempt, or give up.
 
+        A server that asks for a longer pause than ``retry_after_limit`` is not asked earlier, and nobody is kept waiting for it without
+        being told why: the pull ends, and whoever wants it then asks again.
+
         Raises:
-            UnavailableError: the budget is used up (``error`` itself), or the operation was cancelled while waiting.
+            UnavailableError: the budget is used up (``error`` itself), the server wants too long a pause, or the operation was cancelled
+                while waiting.
         """
+        limit = self._settings.retry_after_limit
+        if error.after is not None and error.after > limit:
+            msg = f"{error}; it asks for a pause of {error.after:.0f} s, and a pull waits for {limit:g} s at most"
+            raise UnavailableError(msg) from error
         self._failures += 1
         if self._failures > self._settings.retries:
             raise error
@@ -59,7 +67,7 @@ def pause_before(attempt: int, after: float | None, settings: HttpSettings, luck
     """Seconds to wait before retry number ``attempt`` (from 1); ``luck`` in [0, 1) spreads clients that failed together."""
     if after is not None:
         # Never earlier than was asked for, and not all at the same moment.
-        return min(after, settings.retry_after_limit) + luck * settings.backoff
+        return after + luck * settings.backoff
     doubled: float = settings.backoff * 2 ** min(attempt - 1, 30)
     return min(doubled, settings.backoff_limit) * (1 - luck / 2)
 

@@ -29,7 +29,7 @@ class HttpSettings:
     """The first pause; it doubles up to ``backoff_limit``, and a random part of up to half is taken off."""
     backoff_limit: float = 30.0
     retry_after_limit: float = 60.0
-    """The longest pause that a registry may ask for."""
+    """The longest pause that a registry is given when it asks for one; a longer one ends the operation."""
 
     @classmethod
     def of(cls, config: Config, *, loopback_plain_http: bool = False) -> Self:

@@ -46,9 +46,15 @@ def test_pauses_are_spread() -> None:
     assert pause_before(1, 10, SETTINGS, 0.5) == 10.25
 
 
-def test_what_a_server_asks_for_is_limited() -> None:
-    """A Retry-After of a day does not stop a pull for a day."""
-    assert pause_before(1, 86400, SETTINGS, 0) == 60
+def test_a_pause_that_is_too_long_ends_it_at_once() -> None:
+    """A Retry-After of a day neither stops a pull for a day nor is cut short: the pull ends, and its error names the pause."""
+    retry = Retry(SETTINGS, Cancellation())
+    started = time.monotonic()
+    with pytest.raises(UnavailableError, match="429; it asks for a pause of 86400 s, and a pull waits for 60 s at most") as ended:
+        retry.again(TransientError("429", after=86400))
+    assert not isinstance(ended.value, TransientError)
+    assert time.monotonic() - started < 5
+    assert pause_before(1, 60, SETTINGS, 0) == 60
 
 
 def test_budget_ends_and_progress_renews_it() -> None:
