@@ -130,19 +130,20 @@ class RepositoryClient:
 
     def _followed(self, call: Call, authorization: str | None, cancellation: Cancellation) -> Response:
         """The answer at the end of the redirects."""
-        url = Url(self.origin, call.path)
+        url, strayed = Url(self.origin, call.path), False
         for _ in range(_MAX_REDIRECTS + 1):
             headers = dict(call.headers)
             if authorization:
                 headers["Authorization"] = authorization
             public_only = self._guarded and url.origin != self.origin
             response = self.transport.send(Request(call.method, url, headers, None, public_only), cancellation)
+            response.strayed = strayed
             location = response.header("Location")
             if response.status not in _REDIRECTS or not location:
                 return response
             response.discard()
             url = Url.parse(location, base=url, what="a redirect", settings=self.settings)
             if url.origin != self.origin:
-                authorization = None  # and it stays so, even when another host sends us back
+                authorization, strayed = None, True  # and it stays so, even when another host sends us back
         msg = f"{self.origin.netloc} redirects more than {_MAX_REDIRECTS} times for {call.what}"
         raise UnavailableError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CorruptContentError, InvalidRequestError
+from csi_model.errors import CorruptContentError, InvalidRequestError, UnauthenticatedError
 from csi_model.oci import mediatypes
 from csi_model.oci.descriptor import Descriptor
 from csi_model.oci.digest import Digest
@@ -34,14 +34,35 @@ def resolve_manifest(client: RepositoryClient, reference: Reference, cancellatio
     response, _ = client.read(_call(client, "HEAD", reference, ()), 0, cancellation)
     if found := _told(response, reference):
         return found
-    response, body = client.read(_call(client, "GET", reference, ()), MAX_DOCUMENT + 1, cancellation)
-    if len(body) > MAX_DOCUMENT:
-        msg = f"the manifest of {reference} is larger than {MAX_DOCUMENT} bytes, which is the most that is read"
-        raise InvalidRequestError(msg)
+    response, body = _get(client, reference, cancellation)
     told = _digest_header(response)
     for expected in filter(None, (reference.digest, told)):
         _verify(body, expected, f"the manifest of {reference}")
     return Descriptor(_type_of(response), reference.digest or Digest.of(body), len(body))
+
+
+def confirm_manifest(client: RepositoryClient, reference: Reference, cancellation: Cancellation) -> None:
+    """Have the registry show that it gives the manifest of the reference's digest to these credentials.
+
+    A success alone shows nothing: a page that asks people to log in is one, too. It counts when the registry itself names the digest in
+    its answer to a HEAD; where it does not, the manifest is fetched and hashed.
+
+    Raises:
+        UnauthenticatedError: it gives something else.
+        NotFoundError, UnauthenticatedError, DeniedError, InvalidRequestError, UnavailableError: as the registry said.
+    """
+    response, _ = client.read(_call(client, "HEAD", reference, ()), 0, cancellation)
+    if response.status == 200 and not response.strayed and _digest_header(response) == reference.digest:
+        return
+    _, body = _get(client, reference, cancellation)
+    try:
+        _verify(body, _pinned(reference), f"what {client.origin.netloc} gives as {reference}")
+    except CorruptContentError as error:
+        msg = (
+            f"{error}, as of a page that asks for a login; it has not shown that these credentials may have the manifest; "
+            "check the volume's secret (nodePublishSecretRef) or the registry's credentialsFile"
+        )
+        raise UnauthenticatedError(msg) from error
 
 
 def fetch_manifest(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:
@@ -59,6 +80,19 @@ def fetch_manifest(client: RepositoryClient, descriptor: Descriptor, reference: 
         return _fetch(client, descriptor, by_digest, cancellation)
     except CorruptContentError:
         return _fetch(client, descriptor, by_digest, cancellation)
+
+
+def _get(client: RepositoryClient, reference: Reference, cancellation: Cancellation) -> tuple[Response, bytes]:
+    response, body = client.read(_call(client, "GET", reference, ()), MAX_DOCUMENT + 1, cancellation)
+    if len(body) > MAX_DOCUMENT:
+        msg = f"the manifest of {reference} is larger than {MAX_DOCUMENT} bytes, which is the most that is read"
+        raise InvalidRequestError(msg)
+    return response, body
+
+
+def _pinned(reference: Reference) -> Digest:
+    assert reference.digest is not None, "a manifest is confirmed by its digest"
+    return reference.digest
 
 
 def _fetch(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:

@@ -33,6 +33,8 @@ class Response:
         announced = reply.headers.get("Content-Length", "")
         self.announced = int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 20 else None
         """What Content-Length says: for a HEAD, the length of the body that a GET would have."""
+        self.strayed = False
+        """Whether redirects have led to another origin than the registry's on the way to it, even if they led back."""
         if self.length == 0:
             reply.read()
 

@@ -61,6 +61,11 @@ class LayoutSource:
             return self._by_digest(reference.digest, entries)
         return _by_tag(reference.tag, entries, self.name)
 
+    def confirm(self, reference: AnyReference) -> None:
+        """See the protocol; the manifest is read, for an index.json may list what is not there."""
+        digest = self.resolve(reference).digest
+        _check_digest(self._read(_blob_path(digest), f"manifest {digest}"), digest, self.name)
+
     def fetch_document(self, descriptor: Descriptor) -> bytes:
         """See the protocol."""
         body = self._read(_blob_path(descriptor.digest), f"manifest {descriptor.digest}")

@@ -58,6 +58,13 @@ class Source(Protocol):
             NotFoundError, UnauthenticatedError, DeniedError, UnavailableError, InvalidRequestError.
         """
 
+    def confirm(self, reference: AnyReference) -> None:
+        """Have the source show that it delivers the manifest whose digest the reference names; nothing is taken for granted.
+
+        Raises:
+            NotFoundError, UnauthenticatedError, DeniedError, UnavailableError, InvalidRequestError, CorruptContentError.
+        """
+
     def fetch_document(self, descriptor: Descriptor) -> bytes:
         """The bytes of a manifest or index, verified against the descriptor; at most 4 MiB.
 

@@ -9,7 +9,7 @@ from csi_model.oci.reference import Reference
 from csi_model.registry.blob import RegistryBlobReader
 from csi_model.registry.cancellation import Cancellation
 from csi_model.registry.client import RepositoryClient
-from csi_model.registry.manifests import fetch_manifest, resolve_manifest
+from csi_model.registry.manifests import confirm_manifest, fetch_manifest, resolve_manifest
 from csi_model.sources.extent import extent_end
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ class RegistrySource:
 
     def resolve(self, reference: AnyReference) -> Descriptor:
         """See the protocol; a HEAD, unless the registry needs more."""
-        if not isinstance(reference, Reference) or reference.name != self._reference.name:
-            msg = f"{reference} is not in {self.name}"
-            raise InvalidRequestError(msg)
-        return resolve_manifest(self._client, reference, self._cancellation)
+        return resolve_manifest(self._client, self._own(reference), self._cancellation)
+
+    def confirm(self, reference: AnyReference) -> None:
+        """See the protocol; a HEAD, unless the registry needs more."""
+        confirm_manifest(self._client, self._own(reference), self._cancellation)
 
     def fetch_document(self, descriptor: Descriptor) -> bytes:
         """See the protocol."""
@@ -62,8 +63,14 @@ class RegistrySource:
         return RegistryBlobReader(self._client, descriptor, offset, end, self._note_ranges)
 
     def close(self) -> None:
-        """End what ``resolve`` and ``fetch_document`` are doing; readers are closed by their owners."""
+        """End what ``resolve``, ``confirm`` and ``fetch_document`` are doing; readers are closed by their owners."""
         self._cancellation.cancel()
+
+    def _own(self, reference: AnyReference) -> Reference:
+        if not isinstance(reference, Reference) or reference.name != self._reference.name:
+            msg = f"{reference} is not in {self.name}"
+            raise InvalidRequestError(msg)
+        return reference
 
     def _note_ranges(self, served: bool) -> None:  # noqa: FBT001 - an observation, not an option
         self._ranges = served

@@ -71,6 +71,9 @@ class MemorySource:
     def resolve(self, reference: AnyReference) -> Descriptor:
         raise NotImplementedError
 
+    def confirm(self, reference: AnyReference) -> None:
+        raise NotImplementedError
+
     def fetch_document(self, descriptor: Descriptor) -> bytes:
         raise NotImplementedError
 

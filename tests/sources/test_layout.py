@@ -83,6 +83,20 @@ def test_digest_below_the_index(tmp_path: Path) -> None:
         resolve(root, f"@{Digest.of(BODY)}")
 
 
+def test_a_digest_that_is_only_listed_is_not_confirmed(tmp_path: Path) -> None:
+    """What index.json lists counts for nothing without the manifest's own bytes."""
+    reference = parse_reference(f"oci-layout://{tmp_path}@{Digest.of(BODY)}")
+    source = LayoutSource(open_files(f"file://{layout(tmp_path, [entry(BODY)])}"), "layout")
+    with pytest.raises(NotFoundError):
+        source.confirm(reference)
+    path = tmp_path / "blobs/sha256" / Digest.of(BODY).hex
+    path.write_bytes(BODY.swapcase())
+    with pytest.raises(CorruptContentError):
+        source.confirm(reference)
+    path.write_bytes(BODY)
+    source.confirm(reference)
+
+
 def test_not_a_layout(tmp_path: Path) -> None:
     """A directory without the file oci-layout, or with one of another version, is refused by name."""
     with pytest.raises(NotFoundError, match="oci-layout"):
