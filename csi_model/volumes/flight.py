@@ -11,9 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from csi_model.errors import BusyError, StillPullingError, StoppedError
+from csi_model.pull.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from contextlib import AbstractContextManager
 
 _Result = TypeVar("_Result")
 _Kind = TypeVar("_Kind", bound="Flight[Any]")
@@ -60,7 +62,7 @@ class Flight(Generic[_Result]):
         self._error: BaseException | None = None
         self._waiters = 0
         self._abandoned_at = time.monotonic()
-        self._stopping = False
+        self._stop = Stop()
         self.describe: Callable[[], str] = lambda: "resolving the reference"
         """Says, for a waiter who must leave, how far the work is; the work itself replaces it as it goes."""
 
@@ -68,9 +70,23 @@ class Flight(Generic[_Result]):
     def cancelled(self) -> bool:
         """Whether the work should end: nobody has waited for ``linger`` seconds, or the process is stopping."""
         with self._changed:
-            if self._stopping:
+            if self._stop.is_set:
                 return True
             return self._waiters == 0 and time.monotonic() - self._abandoned_at > self._linger
+
+    def check(self, what: str) -> None:
+        """Raise when the work, called ``what`` in the message, should end.
+
+        Raises:
+            UnavailableError: it should.
+        """
+        if self.cancelled:
+            msg = f"{what} was stopped; what is on disk is resumed by the next request"
+            raise StoppedError(msg)
+
+    def ending(self, end: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have ``stop`` call ``end``, which wakes the work where it blocks, while the body runs; at once when it was called already."""
+        return self._stop.waking(end)
 
     @property
     def waiters(self) -> int:
@@ -97,7 +113,7 @@ class Flight(Generic[_Result]):
         with self._changed:
             self._waiters += 1
             try:
-                while not (self._done or self._stopping):
+                while not (self._done or self._stop.is_set):
                     if waiter.cancelled:
                         msg = "the volume was unpublished while it waited for its model"
                         raise BusyError(msg)
@@ -121,10 +137,9 @@ class Flight(Generic[_Result]):
             return cast("_Result", self._result)
 
     def stop(self) -> None:
-        """Wake the waiters with UnavailableError and ask the work to end."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+        """Wake the waiters with UnavailableError, and the work, which is asked to end."""
+        self._stop.set()
+        self.changed()
 
     def changed(self) -> None:
         """Have every waiter look at how far the work is."""

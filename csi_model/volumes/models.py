@@ -7,7 +7,6 @@ pulls and records, and that goes on when its caller's deadline has passed.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -17,19 +16,19 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
-from csi_model.errors import CorruptContentError, NotFoundError, StillPullingError, StoppedError
+from csi_model.errors import NotFoundError, StillPullingError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
 from csi_model.linux import memory
 from csi_model.mount.strategy import WriteMode, choose_writes
-from csi_model.oci.reference import Reference, parse_reference
+from csi_model.oci.reference import Reference
 from csi_model.pull.counters import Counters
-from csi_model.pull.job import guard_of
 from csi_model.pull.puller import LayerWant, Puller
 from csi_model.registry.credentials import Keyring
 from csi_model.steps import step
 from csi_model.store.records import ModelLayer, ModelRecord
 from csi_model.tree.view import Selection
 from csi_model.volumes import documents
+from csi_model.volumes.access import Access
 from csi_model.volumes.flight import Flight, Flights
 from csi_model.volumes.request import PullPolicy
 from csi_model.volumes.trees import Layer, needed, unpulled
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from csi_model.config.model import Config
-    from csi_model.oci.descriptor import Descriptor
     from csi_model.oci.digest import Digest
     from csi_model.oci.reference import AnyReference
     from csi_model.pull.flight import Pull
@@ -54,7 +52,6 @@ log = structlog.get_logger(__name__)
 
 _LAYER_LINGER = 1.0
 """Lingering is the model flight's business; layers stop soon after the last flight that wants them."""
-_PROOF_STEP = 1 << 20
 _REMEMBERED = 64
 """Manifests whose documents are kept parsed in memory."""
 
@@ -105,6 +102,7 @@ class Models:
         self._connector = connector
         self.counters = Counters()
         pull = config.pull
+        self.access = Access(store.state, connector, pull.linger)
         self._puller = Puller(
             store,
             active_blobs=pull.active_blobs,
@@ -115,7 +113,7 @@ class Models:
             free_space_reserve=pull.free_space_reserve,
             counters=self.counters,
         )
-        self._flights: Flights[ModelFlight] = Flights(ModelFlight, "model", config.pull.linger)
+        self._flights: Flights[ModelFlight] = Flights(ModelFlight, "model", pull.linger)
         self._documents: OrderedDict[Digest, ModelDocuments] = OrderedDict()
         self._documents_lock = threading.Lock()
 
@@ -153,29 +151,6 @@ class Models:
         digest = request.reference.digest
         return digest if digest is not None and self._load(digest) is not None else None
 
-    def may_have(self, request: VolumeRequest, manifest: Digest, credentials: Sequence[Credential]) -> bool:
-        """Whether a model that is here may be handed out for this request as it is; if not, it has to be fetched.
-
-        One that was pulled with credentials is handed out when the repository that delivered it, and each of its layers, accepts the
-        request's. Another repository's word that it has the manifest is worth nothing, for its owner may just know the digest.
-
-        Raises:
-            UnauthenticatedError, DeniedError: the repository does not accept them.
-            UnavailableError: it cannot be asked now.
-        """
-        if self._store.state.is_anybodys(manifest):
-            return True
-        guards = self._store.state.guards(manifest)
-        repository = _repository(str(request.reference))
-        if not all(repository in guard for guard in guards) or repository not in self._repositories(manifest):
-            return False
-        source = self._connector.connect(request.reference, credentials)
-        try:
-            source.resolve(dataclasses.replace(request.reference, digest=manifest))
-        finally:
-            source.close()
-        return True
-
     def fetch(self, request: VolumeRequest, credentials: Sequence[Credential], pinned: Digest | None = None) -> ModelFlight:
         """The flight that gets the model here; ``pinned`` is the manifest that the volume must have, whatever the tag says by now.
 
@@ -199,6 +174,7 @@ class Models:
 
     def stop(self, grace: float) -> None:
         """Wake all who wait and end all pulls; what is on disk is found again by the next start."""
+        self.access.stop(grace)
         self._flights.stop(grace)
         self._puller.close(grace)
         self._connector.close()
@@ -214,7 +190,8 @@ class Models:
         try:
             flight.describe = lambda: f"{source.name} has not said yet what {request.reference} is"
             reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
-            known = documents.fetch(source, source.resolve(reference))
+            with flight.ending(source.close):
+                known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest
             bind_contextvars(manifest=str(known.digest))
             flight.known = known
@@ -248,37 +225,15 @@ class Models:
                 try:
                     results = pull.wait(1.0)
                 except StillPullingError:
-                    if flight.cancelled:
-                        msg = f"the pull of {source.name} was stopped; what is on disk is resumed by the next request"
-                        raise StoppedError(msg) from None
+                    flight.check(f"the pull of {source.name}")
                 else:
                     break
         for want in wants:
-            self._prove_access(source, want)
+            self.access.prove(flight, source, want)
         return {
             placement: Layer(placement, result.content, result.size, result.entries)
             for placement, result in zip(placements, results, strict=True)
         }
-
-    def _prove_access(self, source: Source, want: LayerWant) -> None:
-        """Have the source deliver all of a blob that only others brought here with credentials: who cannot read it there may not here.
-
-        Less than all would not do: whoever names the blob may run the registry that answers, and know its digest and a part of it.
-
-        Raises:
-            NotFoundError, UnauthenticatedError, DeniedError: it is not theirs.
-            CorruptContentError: what they have under its name is something else.
-        """
-        blob, compression = want.descriptor, want.compression.value
-        record = self._store.state.layer(blob.digest, compression)
-        if record is None or not record.guards or source.name in record.guards:
-            return
-        _deliver(source, blob)
-        self._store.state.vouch(blob.digest, compression, guard_of(source))
-
-    def _repositories(self, manifest: Digest) -> set[str]:
-        """The repositories that have delivered the manifest."""
-        return {_repository(found.reference) for found in self._store.state.resolutions() if found.manifest == manifest}
 
     def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
         missing = sum(placement.layer.size for placement in placements if self._here(placement) is None)
@@ -344,27 +299,6 @@ def credentials_for(reference: AnyReference, secrets: Mapping[str, str]) -> tupl
         InvalidRequestError: the secret is malformed; it is not quoted.
     """
     return Keyring.parse_secret(secrets).matching(reference) if isinstance(reference, Reference) else ()
-
-
-def _deliver(source: Source, blob: Descriptor) -> None:
-    """Read all of a blob and compare, without keeping it."""
-    sums = hashlib.new(blob.digest.algorithm)
-    buffer = memoryview(bytearray(min(blob.size, _PROOF_STEP)))
-    reader = source.open(blob)
-    try:
-        while count := reader.readinto(buffer):
-            sums.update(buffer[:count])
-    finally:
-        reader.close()
-    if sums.hexdigest() != blob.digest.hex:
-        msg = f"{source.name} delivers something else as {blob.digest}, which another repository brought here with credentials"
-        raise CorruptContentError(msg)
-
-
-def _repository(reference: str) -> str:
-    """What a reference says before its tag and digest: the unit in which registries grant access."""
-    parsed = parse_reference(reference)
-    return parsed.name if isinstance(parsed, Reference) else parsed.url
 
 
 def _compression(placement: Placement) -> Compression:

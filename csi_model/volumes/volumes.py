@@ -26,10 +26,11 @@ from csi_model.volumes.observer import Mounted, Pulled, tell_nobody
 from csi_model.volumes.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from csi_model.linux.mountinfo import Mount
     from csi_model.oci.digest import Digest
+    from csi_model.registry.credentials import Credential
     from csi_model.store.store import Store
     from csi_model.tree.view import Totals
     from csi_model.volumes.models import Models, ReadyModel
@@ -176,6 +177,7 @@ class Volumes:
     def _tidy(self, now: float) -> None:
         """Let go of what no unpublish will ever undo: old ingests, old pins, and publications whose pod's folder is gone."""
         self._store.content.sweep(now=now)
+        self._store.reserve.refill()
         self._store.state.unpin_older(now - _PIN_KEPT)
         for publication in self._store.state.publications():
             target = Path(publication.target)
@@ -242,11 +244,12 @@ class Volumes:
         request = call.request
         credentials = credentials_for(request.reference, call.secrets)
         manifest = pinned or self._models.resolved(request)
-        if manifest is not None:
+        # The right comes before all else that is said of the model: what its tree lacks would name files of others.
+        if manifest is not None and (granted or self._may_have(call, manifest, credentials)):
             view = View(manifest, request.selection)
             mounted = self._views.is_mounted(view)
             model = None if mounted else self._models.find(manifest, request.selection)
-            if (mounted or model is not None) and (granted or self._models.may_have(request, manifest, credentials)):
+            if mounted or model is not None:
                 call.tell(Pulled(manifest, self._models.size(manifest), fetched=0, seconds=0.0))
                 return view, model
         flight = self._models.fetch(request, credentials, pinned)
@@ -258,6 +261,10 @@ class Volumes:
             raise
         look.last(model)
         return View(model.manifest, request.selection), model
+
+    def _may_have(self, call: _Call, manifest: Digest, credentials: Sequence[Credential]) -> bool:
+        access, reference = self._models.access, call.request.reference
+        return access.may_have(reference, manifest, credentials, deadline=call.deadline, waiter=call.waiter)
 
     def _is_ours(self, mount: Mount) -> bool:
         return self._views.made(mount)
