@@ -46,7 +46,7 @@ def fetch(source: Source, descriptor: Descriptor) -> ModelDocuments:
         NotFoundError: nothing in the index is for this platform.
         CorruptContentError: bytes that do not match their descriptor.
     """
-    for depth in range(_MAX_NESTING):
+    for depth in range(_MAX_NESTING + 1):
         body = source.fetch_document(descriptor)
         # The first type is the registry's word alone; the others stand in an index that was verified.
         document = parse_document(body, media_type=descriptor.media_type, trusted=depth > 0)

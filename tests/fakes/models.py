@@ -11,11 +11,13 @@ from csi_model.oci import mediatypes
 from csi_model.oci.digest import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from csi_model.oci.descriptor import Descriptor
     from tests.fakes.registry import FakeRegistry
 
+Entry = dict[str, object]
+"""An entry of an index, as JSON has it."""
 OCI_TAR = "application/vnd.oci.image.layer.v1.tar"
 _TITLE = "org.opencontainers.image.title"
 _IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -59,6 +61,13 @@ def push_manifest(registry: FakeRegistry, repository: str, document: Mapping[str
     """A manifest with these fields; returns its reference."""
     body = json.dumps({"schemaVersion": 2, "mediaType": mediatypes.OCI_MANIFEST, **document}).encode()
     registry.add_manifest(repository, body, tag=tag)
+    return f"{registry.host}/{repository}:{tag}"
+
+
+def push_index(registry: FakeRegistry, repository: str, entries: Sequence[Entry], *, tag: str = "v1", **more: object) -> str:
+    """An image index of these entries, which the repository already serves; returns its reference."""
+    body = json.dumps({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": list(entries), **more}).encode()
+    registry.add_manifest(repository, body, tag=tag, media_type=mediatypes.OCI_INDEX)
     return f"{registry.host}/{repository}:{tag}"
 
 

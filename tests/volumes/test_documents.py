@@ -1,0 +1,97 @@
+"""Image indexes on their way to a mount: which manifest is taken, and which index is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from csi_model.errors import NotFoundError, UnsupportedError
+from csi_model.oci.platform import Platform
+from tests.fakes.models import push_index, push_tars, tar_of
+
+if TYPE_CHECKING:
+    from tests.fakes.models import Entry
+    from tests.fakes.registry import FakeRegistry
+    from tests.volumes.conftest import Node
+
+pytestmark = pytest.mark.root
+
+HOST = str(Platform.host())
+OTHER = "linux/s390x" if HOST != "linux/s390x" else "linux/amd64"
+
+
+def _image(registry: FakeRegistry, platform: str, name: str) -> Entry:
+    """An image of one file that is called ``name``, as an index lists it."""
+    push_tars(registry, "llm/indexed", tar_of({name: name.encode()}), tag=name)
+    return _entry(registry, name, platform)
+
+
+def _entry(registry: FakeRegistry, tag: str, platform: str, **more: object) -> Entry:
+    media_type, body = registry.manifests["llm/indexed", tag]
+    descriptor = registry.add_manifest("llm/indexed", body, media_type=media_type)
+    os, architecture, *variant = platform.split("/")
+    said = {"os": os, "architecture": architecture} | ({"variant": variant[0]} if variant else {})
+    return {"mediaType": media_type, "digest": str(descriptor.digest), "size": descriptor.size, "platform": said, **more}
+
+
+def _attestation(registry: FakeRegistry) -> Entry:
+    """What BuildKit writes beside each image."""
+    made = _image(registry, "unknown/unknown", "attestation")
+    return {**made, "annotations": {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": "sha256:0"}}
+
+
+def _soci(registry: FakeRegistry) -> Entry:
+    """What SOCI adds to an index: an artifact that claims the image's platform."""
+    made = _image(registry, HOST, "soci")
+    return {**made, "artifactType": "application/vnd.amazon.soci.index.v2+json"}
+
+
+def test_an_index_in_an_index_leads_to_this_nodes_image(node: Node, registry: FakeRegistry) -> None:
+    """Attestations, artifacts that claim the platform and other platforms are passed over, at each level; what is left is published."""
+    inner = [_attestation(registry), _soci(registry), _image(registry, OTHER, "other"), _image(registry, HOST, "ours")]
+    push_index(registry, "llm/indexed", inner, tag="inner")
+    outer = [_soci(registry), _attestation(registry), _image(registry, OTHER, "another"), _entry(registry, "inner", HOST)]
+    target = node.publish(push_index(registry, "llm/indexed", outer))
+    assert [path.name for path in target.iterdir()] == ["ours"]
+
+
+def test_a_published_index_needs_no_registry_again(node: Node, registry: FakeRegistry) -> None:
+    """What an index led to is remembered: the next pod is served without a request."""
+    reference = push_index(registry, "llm/indexed", [_attestation(registry), _image(registry, HOST, "ours")])
+    node.publish(reference)
+    asked = len(registry.seen)
+    assert [path.name for path in node.publish(reference, "b").iterdir()] == ["ours"]
+    assert len(registry.seen) == asked
+
+
+def _nested(registry: FakeRegistry, depth: int) -> str:
+    """A reference to an image below so many indexes."""
+    entry = _image(registry, HOST, "ours")
+    for level in range(depth):
+        push_index(registry, "llm/indexed", [entry], tag=f"level{level}")
+        entry = _entry(registry, f"level{level}", HOST)
+    return f"{registry.host}/llm/indexed:level{depth - 1}"
+
+
+def test_indexes_nest_four_deep_and_no_deeper(node: Node, registry: FakeRegistry) -> None:
+    """Below four indexes an image is found; a fifth is refused, with what to do instead."""
+    assert [path.name for path in node.publish(_nested(registry, 4)).iterdir()] == ["ours"]
+    with pytest.raises(UnsupportedError, match="nests indexes more than 4 deep; name a manifest's digest instead"):
+        node.publish(_nested(registry, 5), "b")
+
+
+def test_an_index_without_this_nodes_platform_says_what_it_offers(node: Node, registry: FakeRegistry) -> None:
+    """The platforms that there are come with the refusal, without the attestation's."""
+    reference = push_index(registry, "llm/indexed", [_attestation(registry), _image(registry, OTHER, "other")])
+    with pytest.raises(NotFoundError, match=f"has nothing for {HOST}; it offers {OTHER}$"):
+        node.publish(reference)
+
+
+def test_an_index_of_models_is_refused_by_name(node: Node, registry: FakeRegistry) -> None:
+    """A ModelKit index lists models and not platforms, so that none of its entries is taken for this node's."""
+    reference = push_index(
+        registry, "llm/indexed", [_image(registry, HOST, "ours")], artifactType="application/vnd.kitops.modelkit.index.v1+json"
+    )
+    with pytest.raises(UnsupportedError, match="KitOps ModelKit"):
+        node.publish(reference)
