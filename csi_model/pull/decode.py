@@ -51,9 +51,12 @@ class Decoder(Protocol):
             UnsupportedError: it needs more memory than is allowed, or a dictionary.
         """
 
+    def close(self) -> None:
+        """Release the piece that it is at, if any: one that failed or is given up has taken only a part of it. Fine to call twice."""
+
 
 def decoder(compression: Compression, pieces: Iterator[Piece]) -> Decoder:
-    """The decoder for gzip or zstd; it releases the pieces that it takes."""
+    """The decoder for gzip or zstd; it releases the pieces that it takes, the last of them when it is closed."""
     stream = _Chunks(pieces)
     if compression is Compression.GZIP:
         return _Gzip(stream)
@@ -80,9 +83,13 @@ class _Chunks:
             chunk = bytes(view[self._position : self._position + _CHUNK])
         self._position += len(chunk)
         if self._position >= self._piece.length:
-            self._piece.release()
-            self._piece = None
+            self.close()
         return chunk
+
+    def close(self) -> None:
+        piece, self._piece = self._piece, None
+        if piece is not None:
+            piece.release()
 
 
 class _Gzip:
@@ -103,6 +110,9 @@ class _Gzip:
             if self._member.eof:
                 self._next_member()
         return filled
+
+    def close(self) -> None:
+        self._chunks.close()
 
     def _input(self) -> bytes:
         if not self._member.needs_input:
@@ -171,3 +181,6 @@ class _Zstd:
                 break
             filled += got
         return filled
+
+    def close(self) -> None:
+        self._chunks.close()

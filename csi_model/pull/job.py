@@ -177,7 +177,7 @@ class Job:
         self._reread(self._content.path(digest), self._layer.size, sums)
         if sums.hashes.digest("sha256") != digest:
             log.error("content on disk is damaged; pulling it again", content=str(digest))
-            self._content.remove(digest)
+            self._content.drop(digest)
             return None
         return self._result(sums)
 
@@ -278,23 +278,23 @@ class Job:
         return self._result(sums)
 
     def _decode(self, compression: Compression, encoded: Iterator[Piece], outputs: BufferPool, lanes: tuple[Lane, ...]) -> None:
-        source = decoder(compression, encoded)
         offset = 0
-        while True:
-            buffer = outputs.take(self._host, self._stop)
-            try:
-                length = source.readinto(buffer.view)
-            except BaseException:
-                outputs.give(buffer)
-                raise
-            piece = Piece(outputs, buffer, offset=offset, length=length)
-            if not length:
-                piece.release()
-                return
-            _put(piece, lanes)
-            offset += length
-            if offset % _SPACE_CHECK == 0:
-                self._check_space()
+        with closing(decoder(compression, encoded)) as source:
+            while True:
+                buffer = outputs.take(self._host, self._stop)
+                try:
+                    length = source.readinto(buffer.view)
+                except BaseException:
+                    outputs.give(buffer)
+                    raise
+                piece = Piece(outputs, buffer, offset=offset, length=length)
+                if not length:
+                    piece.release()
+                    return
+                _put(piece, lanes)
+                offset += length
+                if offset % _SPACE_CHECK == 0:
+                    self._check_space()
 
     def _hashed(self, blob: Hashes, stop: Stop) -> Generator[Piece, None, None]:
         with closing(self._fetch(0, stop)) as pieces:

@@ -41,8 +41,8 @@ class Lane:
             CsiModelError: what the work on this or an earlier piece raised.
         """
         if not self._beside():
-            self._drain()
             try:
+                self._drain()
                 self._work(piece)
             finally:
                 piece.release()
