@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2e.buildah import in_private, output_of
+
 if TYPE_CHECKING:
     from e2e.registry import Registry
 
@@ -99,6 +101,43 @@ def zstd_compressed(plain: Path, work: Path, *, name: str = "v1") -> Path:
     packed = work / "zstd"
     _skopeo("--dest-compress", "--dest-compress-format", "zstd", f"oci:{plain}:{name}", f"oci:{packed}:{name}")
     return packed
+
+
+_TWO_LAYERS = """
+set -eu
+work=$1 model=$2
+b() { buildah --root "$work/storage" --runroot "$work/run" "$@"; }
+lower=$(b from scratch) && root=$(b mount "$lower")
+mkdir -p "$root/models/old/deep" "$root/etc"
+cp -r "$model/." "$root/models"
+echo lower >"$root/models/replaced"
+echo lower >"$root/models/deleted"
+echo lower >"$root/models/old/deep/file"
+echo lower >"$root/models/old/file"
+chmod 640 "$root/models/replaced"
+b umount "$lower" && b commit --quiet "$lower" localhost/lower
+upper=$(b from localhost/lower) && root=$(b mount "$upper")
+rm "$root/models/deleted"
+rm -r "$root/models/old" && mkdir "$root/models/old" && echo upper >"$root/models/old/new"
+echo upper >"$root/models/replaced"
+ln "$root/models/config.json" "$root/models/hard-link.json"
+ln -s model.safetensors "$root/models/link"
+ln -s /models/tokenizer.json "$root/models/absolute-link"
+cp -a "$root" "$work/expected"
+b umount "$upper" && b commit --quiet "$upper" localhost/upper
+b push --quiet localhost/upper "oci:$work/layout:v1"
+"""
+
+
+def two_layers(model: Path, work: Path) -> tuple[Path, Path]:
+    """An image that buildah commits twice, and the tree that buildah itself shows of it.
+
+    The first layer is the model below /models; the second deletes, replaces, empties and links. The layout is ``work/layout``.
+    """
+    work.mkdir()
+    # One namespace for all of it: what buildah mounts for one command, the next has to see.
+    output_of(*in_private(), "sh", "-c", _TWO_LAYERS, "sh", str(work), str(model), temporary=work / "tmp")
+    return work / "layout", work / "expected"
 
 
 def push_image(registry: Registry, repository: str, layout: Path, *, name: str = "v1", tag: str = "v1") -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import stat
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +62,22 @@ class Shelf:
         return self._made[name]
 
 
+def _seen(root: Path) -> dict[str, tuple[str, int, str]]:
+    """What a tree holds: for each path its kind and permission bits, its hard links, and its bytes' digest or where it points."""
+    seen = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        links = 0 if stat.S_ISDIR(status.st_mode) else status.st_nlink
+        seen[str(path.relative_to(root))] = (stat.filemode(status.st_mode), links, _held(path))
+    return seen
+
+
+def _held(path: Path) -> str:
+    if path.is_symlink():
+        return str(path.readlink())
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 @pytest.fixture(scope="module")
 def shelf(module_folder: Path) -> Iterator[Shelf]:
     (module_folder / "layouts").mkdir()
@@ -96,3 +116,32 @@ def test_every_packing_shows_the_same_model(driver: Driver, shelf: Shelf, packed
     assert tokens[:4] == ["[CLS]", "models", "are", "mounted"]
     driver.unpublish(packed)
     assert not driver.target(packed).exists()
+
+
+def _members(layout: Path) -> list[dict[str, tarfile.TarInfo]]:
+    """The members of each layer of a layout's image, lowest first."""
+    blobs = layout / "blobs" / "sha256"
+    (image,) = json.loads((layout / "index.json").read_text())["manifests"]
+    layers = json.loads((blobs / image["digest"].partition(":")[2]).read_text())["layers"]
+    found = []
+    for layer in layers:
+        with tarfile.open(blobs / layer["digest"].partition(":")[2]) as archive:
+            found.append({member.name: member for member in archive.getmembers()})
+    return found
+
+
+def test_what_buildah_commits_is_shown_as_buildah_shows_it(driver: Driver, shelf: Shelf) -> None:
+    """Over a first layer, buildah's second deletes a file, empties a folder, replaces a file and links: the mount is its own merged tree."""
+    layout, expected = packing.two_layers(shelf.model, shelf.folder / "two-layers")
+    lower, upper = _members(layout)
+    assert "models/deleted" in lower
+    assert "models/.wh.deleted" in upper
+    assert any(member.islnk() for member in upper.values())
+    target = driver.publish(packing.push_image(shelf.registry, "llm/two-layers", layout), "two-layers")
+    seen = _seen(target)
+    assert seen == _seen(expected)
+    assert "models/deleted" not in seen
+    assert [name for name in seen if name.startswith("models/old/")] == ["models/old/new"]
+    assert target.joinpath("models/replaced").read_text() == "upper\n"
+    assert target.joinpath("models/hard-link.json").samefile(target / "models/config.json")
+    driver.unpublish("two-layers")
