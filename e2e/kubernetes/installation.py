@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,11 +119,20 @@ class Installation:
         return [line for line in self.logs() if line.get("event") == "call" and line["method"] == method and line.get("pod_uid") == pod]
 
     def process(self) -> int:
-        """The driver's process id as the node sees it."""
+        """The driver's process id as the node sees it; ``ProcessLookupError`` while kubelet names a container that has ended."""
         (status,) = [one for one in self.pod()["status"]["containerStatuses"] if one["name"] == "driver"]
         identity = str(status["containerID"]).removeprefix("containerd://")
         tasks = self.node.machine.run("ctr", "--namespace", "k8s.io", "tasks", "list").splitlines()
-        return next(int(line.split()[1]) for line in tasks if line.startswith(identity))
+        for line in tasks:
+            if line.startswith(identity):
+                return int(line.split()[1])
+        raise ProcessLookupError(identity)
+
+    def runs_again(self, former: int) -> bool:
+        """Whether it is Ready in another process than the former one."""
+        with suppress(ProcessLookupError):
+            return self.ready() and self.process() != former
+        return False
 
     def kill(self) -> None:
         """SIGKILL of the driver's process; kubelet starts the container again."""
