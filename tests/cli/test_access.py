@@ -9,7 +9,7 @@ import pytest
 from csi_model.cli.access import Access
 from csi_model.errors import InvalidRequestError
 from tests.fakes.models import push_artifact
-from tests.fakes.registry import BasicAuth, FakeRegistry
+from tests.fakes.registry import BasicAuth, FakeRegistry, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +123,18 @@ def test_a_local_registry_without_tls_gets_a_hint(person: Person, tmp_path: Path
         result = person.run("inspect", push_artifact(registry, "llm/tiny", {"a": b"a"}))
     assert result.exit_code == 6
     assert "add --plain-http" in result.stderr
+
+
+def test_a_redirect_without_tls_is_nothing_about_credentials(person: Person, tmp_path: Path) -> None:
+    """Who is sent to a plain host that the configuration does not name is told the key, and not to log in."""
+    config = tmp_path / "config.yaml"
+    with FakeRegistry() as storage, FakeRegistry() as registry:
+        reference = push_artifact(registry, "llm/tiny", {"a": b"a"})
+        registry.add_fault(Fault(where="/manifests/", redirect=storage.url + "{path}"))
+        config.write_text(f"registries: {{'{registry.host}': {{plainHttp: true}}}}")
+        result = person.run("inspect", reference, "--config", str(config))
+    assert f"set registries.{storage.host}.plainHttp: true" in result.stderr
+    assert "docker login" not in result.stderr
 
 
 def test_a_layout_needs_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

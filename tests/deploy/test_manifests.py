@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
@@ -13,6 +15,7 @@ from csi_model import __version__
 from csi_model.cli.main import app
 from csi_model.config.load import parse
 from deploy.chart import MANIFESTS, manifests
+from deploy.values import CHART
 from tests.deploy.rendered import Objects, container, needs_helm, pod
 
 if TYPE_CHECKING:
@@ -189,6 +192,15 @@ def test_the_policy_is_about_the_nodes_account() -> None:
     account = NODE.one("ServiceAccount")["metadata"]
     assert f'"system:serviceaccount:{account["namespace"]}:{account["name"]}"' in condition["expression"]
     assert NODE.one("ValidatingAdmissionPolicyBinding")["spec"]["policyName"] == policy["metadata"]["name"]
+
+
+def test_every_field_of_the_driver_object_was_decided() -> None:
+    """Whatever the newest API server knows of a CSIDriver is set, or the template's comment says why it is left out."""
+    schemas = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / "v1.37.0-local-strict"
+    fields = json.loads((schemas / "csidriverspec-storage-v1.json").read_text())["properties"]
+    assert "attachRequired" in fields
+    comments = "\n".join(re.findall(r"^ *#.*", (CHART / "templates" / "csidriver.yaml").read_text(), re.MULTILINE))
+    assert [name for name in fields if name not in NODE.one("CSIDriver")["spec"] and name not in comments] == []
 
 
 def test_the_policy_looks_at_all_of_a_node() -> None:
