@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from contextlib import suppress
+import traceback
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from csi_model.errors import BusyError, ConflictError, CsiModelError, NotFoundError, StillPullingError
+from csi_model.errors import BusyError, ConflictError, CsiModelError, InvalidRequestError, NotFoundError, StillPullingError
 from csi_model.mount import targets
 from csi_model.mount.targets import Target
+from csi_model.mount.views import shown_view
 from csi_model.steps import step
 from csi_model.store.keylocks import KeyLocks
 from csi_model.store.records import Publication
@@ -23,10 +25,11 @@ from csi_model.volumes.flight import Waiter
 from csi_model.volumes.look import Look
 from csi_model.volumes.models import credentials_for
 from csi_model.volumes.observer import Mounted, Pulled, tell_nobody
+from csi_model.volumes.recognise import recognise, remember_view
 from csi_model.volumes.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from csi_model.linux.mountinfo import Mount
     from csi_model.oci.digest import Digest
@@ -83,6 +86,8 @@ class Volumes:
         self._targets = KeyLocks()
         self._waiters: dict[str, Waiter] = {}
         self._stopping = threading.Event()
+        self._complaints: dict[str, str] = {}
+        """What tending and tidying last failed with: said once, not every second."""
         self._tending = threading.Thread(target=self._tend, name="views", daemon=True)
 
     def publish(
@@ -144,7 +149,7 @@ class Volumes:
         Raises:
             NotFoundError: the volume is not published there.
         """
-        record = self._store.state.publication(path)
+        record = self._store.state.publication(self._recorded(path))
         usage = self._views.usage(record.view_id) if record is not None and record.volume_id == volume_id else None
         if usage is None:
             msg = f"volume {volume_id[:160]} is not published at {path[:300]}"
@@ -153,6 +158,7 @@ class Volumes:
 
     def stop(self) -> None:
         """Wake every waiting publish; published mounts stay."""
+        self._views.stop(_STOP_GRACE)
         self._models.stop(_STOP_GRACE)
         self._stopping.set()
         if self._tending.is_alive():
@@ -163,16 +169,39 @@ class Volumes:
         self._views.adopt()
         self._tending.start()
 
+    def _recorded(self, path: str) -> str:
+        """A target path as it is recorded: without symlinks above the root, and without a slash at its end."""
+        try:
+            return str(Target.parse(path, root=self._root))
+        except InvalidRequestError:
+            return ""  # nothing is published there
+
     def _tend(self) -> None:
         tidied = -math.inf
         while not self._stopping.wait(_TEND_EVERY):
-            try:
+            with self._carrying_on("views_not_tended"):
                 self._views.tend()
-                if time.monotonic() - tidied >= _TIDY_EVERY:
-                    tidied = time.monotonic()
+            if time.monotonic() - tidied >= _TIDY_EVERY:
+                tidied = time.monotonic()
+                with self._carrying_on("not_tidied"):
                     self._tidy(time.time())
-            except CsiModelError as error:
-                log.warning("views_not_tended", reason=str(error))
+
+    @contextmanager
+    def _carrying_on(self, event: str) -> Iterator[None]:
+        """Log whatever ends the body, a bug of ours too, and go on: no caller would start the thread that tends again."""
+        told = ""
+        try:
+            yield
+        except CsiModelError as error:
+            told = str(error)
+            if self._complaints.get(event) != told:
+                log.warning(event, reason=told)
+        except Exception as error:  # noqa: BLE001 - see above
+            # Formatted here, without the values of variables: a log renderer that shows those would show secrets.
+            told = "".join(traceback.format_exception(error))
+            if self._complaints.get(event) != told:
+                log.error(event, traceback=told)  # noqa: TRY400
+        self._complaints[event] = told
 
     def _tidy(self, now: float) -> None:
         """Let go of what no unpublish will ever undo: old ingests, old pins, and publications whose pod's folder is gone."""
@@ -190,9 +219,8 @@ class Volumes:
     def _publish(self, call: _Call) -> Digest:
         state, place, reference = self._store.state, str(call.place), str(call.request.reference)
         record = state.publication(place)
-        if record is not None and self._already_there(call, record):
-            return record.manifest
-        self._demand_free(call.place)
+        if mounted := targets.what_is_mounted(call.place):
+            return self._already_there(call, record, mounted)
         pinned = state.pinned(call.volume_id, reference)
         # A volume that was published at this very target had its right to the model checked then; a reboot does not take it away.
         granted = record is not None and _same(record, call)
@@ -201,43 +229,48 @@ class Volumes:
             if call.waiter.cancelled:
                 msg = "the volume was unpublished while it was being published"
                 raise BusyError(msg)
-            state.publish(
-                Publication(
-                    target=place,
-                    volume_id=call.volume_id,
-                    reference=reference,
-                    manifest=view.manifest,
-                    view_id=view.id,
-                    path=view.selection.path,
-                    include=view.selection.include,
-                    exclude=view.selection.exclude,
-                    when=time.time(),
-                )
-            )
+            state.publish(_publication(call, view))
             step("publish.recorded")
             try:
                 targets.attach(shown, call.place)
             except BaseException:
-                state.unpublish(place)
+                if record is None:
+                    state.unpublish(place)
+                else:
+                    state.publish(record)  # the volume's right to the model, and the digest that it shows, are in it
                 raise
             self._views.enter(view.id, place)
         call.tell(Mounted(view.manifest, time.monotonic() - call.began))
         return view.manifest
 
-    def _already_there(self, call: _Call, record: Publication) -> bool:
-        """Whether the target shows what is asked for; a live mount is never touched, and nobody is asked about it."""
-        if not targets.what_is_mounted(call.place):
-            return False
+    def _already_there(self, call: _Call, record: Publication | None, mounted: Sequence[Mount]) -> Digest:
+        """What the target shows, if it is what is asked for; a live mount is never touched, and nobody is asked about it.
+
+        Raises:
+            ConflictError: it shows something else.
+        """
+        if record is None:
+            return self._recognised(call, mounted)
         if not _same(record, call):
             msg = f"{call.place} already shows {record.reference} for volume {record.volume_id}; unpublish it first"
             raise ConflictError(msg)
-        return True
+        if shown_view(mounted[-1], self._store.views) != record.view_id:
+            raise _foreign(call.place, mounted[-1], "is not what csi-model mounted there")
+        return record.manifest
 
-    def _demand_free(self, place: Target) -> None:
-        mounted = targets.what_is_mounted(place)
-        if mounted:
-            msg = f"{place} carries a mount that csi-model has no record of ({mounted[-1].filesystem}); it was left untouched, unmount it"
-            raise ConflictError(msg)
+    def _recognised(self, call: _Call, mounted: Sequence[Mount]) -> Digest:
+        """Record anew what is mounted at the target, when it can only be this volume: the state database has lost the record."""
+        state, views = self._store.state, {shown_view(mount, self._store.views) for mount in mounted}
+        name = views.pop()
+        pinned = state.pinned(call.volume_id, str(call.request.reference))
+        view = None if views or name is None else recognise(state, name, call.request, pinned)
+        if view is None:
+            raise _foreign(call.place, mounted[-1], "csi-model has no record of")
+        remember_view(state, view, call.place.path)
+        state.publish(_publication(call, view))
+        self._views.enter(view.id, str(call.place))
+        log.warning("publication_recognised", target=str(call.place), view=view.id, manifest=str(view.manifest))
+        return view.manifest
 
     def _model(self, call: _Call, pinned: Digest | None, *, granted: bool) -> tuple[View, ReadyModel | None]:
         """The view to show and, unless it is mounted already, the layers to build it from."""
@@ -268,6 +301,25 @@ class Volumes:
 
     def _is_ours(self, mount: Mount) -> bool:
         return self._views.made(mount)
+
+
+def _foreign(place: Target, mount: Mount, how: str) -> ConflictError:
+    what = f"{mount.filesystem} {mount.source} {mount.root}"
+    return ConflictError(f"{place} carries a mount that {how} ({what}); it was left untouched, unmount it")
+
+
+def _publication(call: _Call, view: View) -> Publication:
+    return Publication(
+        target=str(call.place),
+        volume_id=call.volume_id,
+        reference=str(call.request.reference),
+        manifest=view.manifest,
+        view_id=view.id,
+        path=view.selection.path,
+        include=view.selection.include,
+        exclude=view.selection.exclude,
+        when=time.time(),
+    )
 
 
 def _same(record: Publication, call: _Call) -> bool:
