@@ -55,6 +55,10 @@ class DiskError(UnavailableError):
     """The node's own disk failed: an I/O error, a read-only filesystem, too many open files."""
 
 
+class RangesIgnoredError(UnavailableError):
+    """A registry sends a whole blob where a part was asked for; the blob can be read in one go only."""
+
+
 class StoppedError(UnavailableError):
     """The driver is stopping, or the work was stopped because nobody waited for it; a retry goes on with what is on disk."""
 

@@ -2,21 +2,24 @@
 
 A layer begins on one connection, which is the cheapest. When its pieces turn out to spend their time on the way (a far registry, or one
 that rations each connection), the rest is fetched in short ranges over as many connections as are allowed, through an ordered window.
-Pieces that come slowly while this process keeps its CPUs busy are slow for want of CPU time, which more connections would only cost.
+Where it is not known whether the source delivers parts of a blob, it is asked beside the first connection, which goes on; a registry that
+ignores ranges, now or later, is read over one. Pieces that come slowly while this process keeps its CPUs busy are slow for want of CPU time, which more connections would only cost.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
+from csi_model.errors import RangesIgnoredError
 from csi_model.pull.body import expect_end, next_piece
 from csi_model.pull.pool import PIECE, Piece
+from csi_model.pull.probe import Probe
 from csi_model.pull.window import Window
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ def host_of(source: Source) -> str:
 
 
 def fetch(
-    source: Source, layer: Descriptor, *, offset: int, pool: BufferPool, stop: Stop, connections: int = 1, widen: bool = True
+    source: Source, layer: Descriptor, *, offset: int, pool: BufferPool, stop: Stop, connections: int = 1
 ) -> Generator[Piece, None, None]:
     """The pieces of a blob from ``offset`` to its end; the caller releases each. Closing the iterator lets go of the connections.
 
@@ -69,7 +72,10 @@ def fetch(
     """
     host = host_of(source)
     slow, clock = 0, _Clock()
-    with closing(source.open(layer, offset=offset)) as reader, stop.waking(reader.close):
+    with ExitStack() as stack:
+        reader = stack.enter_context(closing(source.open(layer, offset=offset)))
+        stack.enter_context(stop.waking(reader.close))
+        probed = False
         while offset < layer.size:
             started = time.monotonic()
             piece = next_piece(reader, layer, offset, pool=pool, host=host, stop=stop)
@@ -79,15 +85,24 @@ def fetch(
                 slow, clock = 0, _Clock()
             offset += piece.length
             yield piece
-            if slow < _SAMPLE:
+            if slow < _SAMPLE or connections == 1 or layer.size - offset < _WORTH_SPLITTING:
                 continue
             if clock.busy():
                 slow, clock = 0, _Clock()
-            elif widen and connections > 1 and layer.size - offset >= _WORTH_SPLITTING and source.ranges:
+            elif source.ranges:
                 break
+            elif source.ranges is None and not probed:
+                stack.enter_context(closing(Probe(source, layer)))
+                probed = True
         else:
             expect_end(reader, layer)
             return
     log.debug("fetching over several connections", blob=str(layer.digest), connections=connections, offset=offset)
-    with closing(Window(source, layer, offset, host=host, pool=pool, stop=stop, connections=connections)) as window:
-        yield from window.pieces()
+    try:
+        with closing(Window(source, layer, offset, host=host, pool=pool, stop=stop, connections=connections)) as window:
+            for piece in window.pieces():
+                offset += piece.length
+                yield piece
+    except RangesIgnoredError as error:
+        log.warning("fetching over one connection after all", blob=str(layer.digest), offset=offset, reason=str(error))
+        yield from fetch(source, layer, offset=offset, pool=pool, stop=stop)

@@ -1,7 +1,8 @@
 """Reading one blob, or a part of it, over as many connections as it takes.
 
 A dropped connection is resumed with Range from the registry's own URL, for what it redirected to may have run out. Where the server
-ignores Range, what was read already is read again and dropped.
+ignores Range, what was read already is read again and dropped; not so by the readers of a blob's parts, each of which would read from its
+beginning.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
-from csi_model.errors import CorruptContentError, UnsupportedError
+from csi_model.errors import CorruptContentError, RangesIgnoredError, UnsupportedError
 from csi_model.registry.cancellation import Cancellation
 from csi_model.registry.client import Call
 from csi_model.registry.retry import Retry, TransientError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _SCRATCH = 256 * 1024
+_PROGRESS = 1 << 20
+"""Bytes of one attempt that give the budget of retries back: a few would keep a pull of a hopeless host alive for hours."""
 
 
 class RegistryBlobReader:
@@ -35,6 +38,7 @@ class RegistryBlobReader:
         self._blob = blob
         self._position = offset
         self._end = end
+        self._fresh = 0
         self._serves_ranges = serves_ranges
         self._cancellation = Cancellation()
         self._lock = threading.Lock()
@@ -63,7 +67,9 @@ class RegistryBlobReader:
                 if count:
                     filled += count
                     self._position += count
-                    self._retry.progress()
+                    self._fresh += count
+                    if self._fresh >= _PROGRESS:
+                        self._retry.progress()
                 if filled < wanted:
                     self._lost(response)
             if self._position == self._end:
@@ -166,6 +172,7 @@ class RegistryBlobReader:
 
     def _lost(self, response: Response) -> None:
         """The body ended too early: wait, and let the next read open it again."""
+        self._fresh = 0
         failure = self._failure(response)
         self._response = None
         response.release()
@@ -187,3 +194,13 @@ class RegistryBlobReader:
                 raise CorruptContentError(msg)
         finally:
             response.release()
+
+
+class RegistryPartReader(RegistryBlobReader):
+    """Reads one of several parts of a blob; where the server ignores Range it raises RangesIgnoredError, unless next to nothing is to be skipped."""
+
+    def _skip(self, response: Response) -> None:
+        if self._position > _SCRATCH:
+            msg = f"{response.origin.netloc} sent all of {self._what} where bytes {self._position}-{self._end - 1} were asked for"
+            raise RangesIgnoredError(msg)
+        super()._skip(response)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BUFFER = 8192
 _ALIVE = 16 * 1024
 """Bytes that have to come within the stall time-out, so that a server which drips one byte at a time counts as silent."""
+_STRETCH = 4 << 20
+_STRETCH_PATIENCE = 10
+"""Stall time-outs that so many bytes may take, 14 KiB/s when it is 30 s: who is slower would hold a buffer, or a decoder, for hours."""
 
 
 class PatientSocket:
@@ -65,6 +68,8 @@ class Stream(io.RawIOBase):
         self._peer = peer
         self._waited = 0.0
         self._fresh = 0
+        self._stretch_waited = 0.0
+        self._stretch = 0
         self.ended = False
         self.failure: TransientError | None = None
         self.timed_out = False
@@ -93,11 +98,21 @@ class Stream(io.RawIOBase):
         self._waited += time.monotonic() - started
         self._fresh += count
         if self._fresh >= min(_ALIVE, len(view)):
-            self._waited, self._fresh = 0.0, 0
+            self._advance()
         elif self._waited > self._stall_timeout:
             self._fail(self._silence(), None)
         self.ended = self.ended or count == 0
         return count
+
+    def _advance(self) -> None:
+        """Some bytes came; it is the server's waiting that counts, not ours when we are slow to read."""
+        self._stretch += self._fresh
+        self._stretch_waited += self._waited
+        self._waited, self._fresh = 0.0, 0
+        if self._stretch >= _STRETCH:
+            self._stretch, self._stretch_waited = 0, 0.0
+        elif self._stretch_waited > _STRETCH_PATIENCE * self._stall_timeout:
+            self._fail(f"{self._peer} sent no more than {self._stretch >> 10} KiB in {self._stretch_waited:.0f} s", None)
 
     def _receive(self, view: memoryview) -> int:
         if isinstance(self._sock, ssl.SSLSocket):

@@ -48,8 +48,8 @@ class Source(Protocol):
         """Whether credentials were needed to read from it, as far as is known now."""
 
     @property
-    def ranges(self) -> bool:
-        """Whether several parts of one blob may be read at once, as far as is known now."""
+    def ranges(self) -> bool | None:
+        """Whether several parts of one blob may be read at once; None when that is not known yet."""
 
     def resolve(self, reference: AnyReference) -> Descriptor:
         """Which manifest or index the reference names now.
@@ -73,7 +73,10 @@ class Source(Protocol):
         """
 
     def open(self, descriptor: Descriptor, *, offset: int = 0, length: int | None = None) -> BlobReader:
-        """Start to read a blob's bytes from ``offset``, ``length`` of them or all that are left."""
+        """Start to read a blob's bytes from ``offset``, ``length`` of them or all that are left.
+
+        Where a ``length`` is given, reading raises RangesIgnoredError rather than read what comes before ``offset`` and drop it.
+        """
 
     def close(self) -> None:
         """Close idle connections."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from csi_model.errors import InvalidRequestError
 from csi_model.oci.reference import Reference
-from csi_model.registry.blob import RegistryBlobReader
+from csi_model.registry.blob import RegistryBlobReader, RegistryPartReader
 from csi_model.registry.cancellation import Cancellation
 from csi_model.registry.client import RepositoryClient
 from csi_model.registry.manifests import confirm_manifest, fetch_manifest, resolve_manifest
@@ -28,7 +28,7 @@ class RegistrySource:
         self._reference = reference
         self._client = RepositoryClient(transport, reference, credentials)
         self._cancellation = Cancellation()
-        self._ranges = True
+        self._ranges: bool | None = None
 
     @property
     def name(self) -> str:
@@ -41,8 +41,8 @@ class RegistrySource:
         return self._client.authenticated
 
     @property
-    def ranges(self) -> bool:
-        """True until the registry has answered a request for a part with the whole."""
+    def ranges(self) -> bool | None:
+        """What the registry's newest answer to a request for a part was: that part, or the whole."""
         return self._ranges
 
     def resolve(self, reference: AnyReference) -> Descriptor:
@@ -59,8 +59,8 @@ class RegistrySource:
 
     def open(self, descriptor: Descriptor, *, offset: int = 0, length: int | None = None) -> RegistryBlobReader:
         """See the protocol; nothing is asked for before the first read."""
-        end = extent_end(descriptor, offset, length)
-        return RegistryBlobReader(self._client, descriptor, offset, end, self._note_ranges)
+        reader = RegistryBlobReader if length is None else RegistryPartReader
+        return reader(self._client, descriptor, offset, extent_end(descriptor, offset, length), self._note_ranges)
 
     def close(self) -> None:
         """End what ``resolve``, ``confirm`` and ``fetch_document`` are doing; readers are closed by their owners."""

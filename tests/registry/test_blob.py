@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import CorruptContentError, CsiModelError, InvalidRequestError, NotFoundError, UnavailableError, UnsupportedError
+from csi_model.errors import (
+    CorruptContentError,
+    CsiModelError,
+    InvalidRequestError,
+    NotFoundError,
+    RangesIgnoredError,
+    UnavailableError,
+    UnsupportedError,
+)
 from csi_model.oci.descriptor import Descriptor
 from tests.fakes.registry import Fault
 
@@ -48,7 +56,6 @@ def test_buffers_are_filled(kit: Kit, registry: FakeRegistry) -> None:
         Fault(times=1, stall_after=150_000),
         Fault(times=3, close_after=150_000, chunked=True),
         Fault(times=2, close_after=150_000, ignore_range=True),
-        Fault(times=5, reset_after=150_000),
         Fault(chunked=True),
         Fault(ignore_range=True),
         Fault(times=1, status=503),
@@ -77,16 +84,27 @@ def test_resuming_asks_for_what_is_missing(kit: Kit, registry: FakeRegistry, rea
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_progress_renews_the_budget(kit: Kit, registry: FakeRegistry, read: Read, *, chunked: bool) -> None:
-    """More breaks than the budget has retries are survived when each attempt brings something, and not when none does."""
-    blob = registry.add_blob(DATA)
-    fault = registry.add_fault(Fault(close_after=60_000, chunked=chunked))
-    assert read(kit.source(registry), blob, 1 << 20) == DATA
+    """More breaks than the budget has retries are survived when each attempt brings a MiB, and not when none brings more than a little."""
+    data = DATA * 16
+    blob = registry.add_blob(data)
+    fault = registry.add_fault(Fault(close_after=1_200_000, chunked=chunked))
+    assert read(kit.source(registry), blob, 1 << 20) == data
     assert len(registry.seen) > 8
-    registry.seen.clear()
-    fault.close_after = 0
-    with pytest.raises(UnavailableError, match=r"middle of an answer|broke off"):
-        read(kit.source(registry), blob)
-    assert len(registry.seen) == 4
+    for little in (0, 60_000):
+        registry.seen.clear()
+        fault.close_after = little
+        with pytest.raises(UnavailableError, match=r"middle of an answer|broke off"):
+            read(kit.source(registry), blob)
+        assert len(registry.seen) == 4
+
+
+def test_a_server_that_keeps_to_no_pace_is_given_up(kit: Kit, registry: FakeRegistry, read: Read) -> None:
+    """Bytes that come just often enough not to be a stall still have to come at some rate, and the budget of retries is not renewed by them."""
+    blob = registry.add_blob(DATA * 10)
+    registry.add_fault(Fault(drip=(10_000, 0.04)))
+    with pytest.raises(UnavailableError, match=r"sent no more than \d+ KiB in"):
+        read(kit.source(registry, stall_timeout=0.2, retries=1), blob, 4 << 20)
+    assert len(registry.seen) == 2
 
 
 def test_breaks_at_one_place_of_a_server_without_range_end(kit: Kit, registry: FakeRegistry, read: Read) -> None:
@@ -165,11 +183,26 @@ def test_ranges_are_learnt(kit: Kit, registry: FakeRegistry, read: Read) -> None
     """The source tells whether the server serves parts, once it knows."""
     blob = registry.add_blob(DATA)
     source = kit.source(registry)
+    assert source.ranges is None
+    read(source, blob)
+    assert source.ranges is None
     read(source, blob, offset=10, length=10)
-    assert source.ranges
+    assert source.ranges is True
     registry.add_fault(Fault(ignore_range=True))
     read(source, blob, offset=10, length=10)
-    assert not source.ranges
+    assert source.ranges is False
+
+
+def test_a_part_is_not_read_from_the_beginning(kit: Kit, registry: FakeRegistry, read: Read) -> None:
+    """A server that ignores Range is found out by who wants a part, at once and without a retry; who wants all that is left skips to it."""
+    blob = registry.add_blob(DATA)
+    registry.add_fault(Fault(ignore_range=True))
+    source = kit.source(registry)
+    for length in (10, len(DATA) - 400_000):
+        with pytest.raises(RangesIgnoredError, match="where bytes 400000-"):
+            read(source, blob, offset=400_000, length=length)
+    assert len(registry.seen) == 2
+    assert read(source, blob, offset=400_000) == DATA[400_000:]
 
 
 def test_empty_blob_and_empty_part(kit: Kit, registry: FakeRegistry, read: Read) -> None:
@@ -227,10 +260,10 @@ def test_close_from_another_thread(kit: Kit, registry: FakeRegistry, fault: Faul
 
 def test_close_just_before_a_read_returns(kit: Kit, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes last, the closing thread or the reading one, lets go of the connection."""
-    reader = kit.source(registry).open(registry.add_blob(DATA))
+    reader = kit.source(registry).open(registry.add_blob(DATA * 3))
     monkeypatch.setattr(reader._retry, "progress", reader.close)
     with pytest.raises(UnavailableError, match="stopped"):
-        reader.readinto(memoryview(bytearray(1000)))
+        reader.readinto(memoryview(bytearray(2 * len(DATA))))
     assert reader._response is None
 
 

