@@ -1,9 +1,14 @@
-"""Flights: one pull of one layer in the process, and everybody who waits for it."""
+"""Flights: one pull of one layer from one registry, and everybody who waits for it, each with a way of their own to the same bytes.
+
+Who joins a flight brings another attempt along: their repository and their credentials. Attempts are made one after another until one brings
+the layer, which is everybody's then; what one fails with is told to those alone whose attempt it was.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csi_model.errors import CorruptContentError, StillPullingError
@@ -11,20 +16,37 @@ from csi_model.pull.progress import LayerProgress, Progress, Rate
 from csi_model.pull.stop import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from csi_model.mount.strategy import WriteMode
     from csi_model.pull.job import LayerResult, LayerWant
+    from csi_model.sources.protocol import Source
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One way to a layer; ``error`` is what came of it, if it failed."""
+
+    want: LayerWant
+    source: Source
+    mode: WriteMode
+    error: BaseException | None = None
 
 
 class Flight:
-    """The pull of one layer; lands once, with a result or an error. Its counts are guarded by the puller that owns it."""
+    """The pull of one layer; lands once, with a result or with the error of its last attempt. The puller that owns it guards counts and attempts.
 
-    def __init__(self, key: Hashable, want: LayerWant, arrived: Callable[[int], None]) -> None:
+    ``apart`` names the ingest of a flight that began while another registry's flight of the same blob was under way.
+    """
+
+    def __init__(self, key: Hashable, want: LayerWant, arrived: Callable[[int], None], *, apart: str | None = None) -> None:
         """``arrived`` is told the bytes that come from the source."""
         self.key = key
         self.want = want
+        self.apart = apart
+        self.attempts: list[Attempt] = []
         self._arrived = arrived
         self.stop = Stop()
         self.waiters = 0
@@ -32,10 +54,20 @@ class Flight:
         self.done = 0
         self.fetched = 0
         self.result: LayerResult | None = None
-        self.error: BaseException | None = None
         self._lock = threading.Lock()
-        self._landed = False
-        self._watchers: list[Callable[[], None]] = []
+        self._watchers: list[tuple[Attempt, Callable[[], None]]] = []
+
+    def attempt(self, want: LayerWant, source: Source, mode: WriteMode) -> Attempt:
+        """The attempt that reads from ``source``: one to be made or under way, else a new one."""
+        for attempt in self.attempts:
+            if attempt.source is source and attempt.error is None:
+                return attempt
+        self.attempts.append(Attempt(want, source, mode))
+        return self.attempts[-1]
+
+    def next(self) -> Attempt | None:
+        """The attempt to make next, when there is one."""
+        return next((attempt for attempt in self.attempts if attempt.error is None), None)
 
     def begin(self, done: int) -> None:
         """(Re)start with ``done`` bytes of the blob behind it."""
@@ -51,19 +83,28 @@ class Flight:
         """``count`` more bytes, which an earlier attempt left on the disk."""
         self.done += count
 
-    def land(self, result: LayerResult | None, error: BaseException | None) -> None:
+    def land(self, result: LayerResult) -> None:
         """Deliver to everybody who watches."""
         with self._lock:
-            self.result, self.error, self._landed = result, error, True
+            self.result = result
             watchers, self._watchers = self._watchers, []
-        for tell in watchers:
+        for _, tell in watchers:
             tell()
 
-    def watch(self, tell: Callable[[], None]) -> None:
-        """Call ``tell`` once when it has landed; at once when it has already."""
+    def fail(self, attempt: Attempt, error: BaseException) -> None:
+        """Deliver to those alone whose attempt it was."""
         with self._lock:
-            if not self._landed:
-                self._watchers.append(tell)
+            attempt.error = error
+            told = [tell for whose, tell in self._watchers if whose is attempt]
+            self._watchers = [watcher for watcher in self._watchers if watcher[0] is not attempt]
+        for tell in told:
+            tell()
+
+    def watch(self, attempt: Attempt, tell: Callable[[], None]) -> None:
+        """Call ``tell`` once when it has landed or that attempt has failed; at once when it has already."""
+        with self._lock:
+            if self.result is None and attempt.error is None:
+                self._watchers.append((attempt, tell))
                 return
         tell()
 
@@ -72,11 +113,16 @@ class Pull:
     """One request's layers, some here already and some in flight. A context manager: leaving it leaves its flights."""
 
     def __init__(
-        self, wants: Sequence[LayerWant], layers: Sequence[LayerResult | Flight], leave: Callable[[Sequence[Flight]], None]
+        self,
+        wants: Sequence[LayerWant],
+        layers: Sequence[LayerResult | Flight],
+        attempts: Mapping[Flight, Attempt],
+        leave: Callable[[Sequence[Flight]], None],
     ) -> None:
+        """``attempts`` has, for each flight among ``layers``, the attempt that is this request's own."""
         self._wants = tuple(wants)
         self._layers = tuple(layers)
-        self._flights = tuple({id(layer): layer for layer in layers if isinstance(layer, Flight)}.values())
+        self._flights = tuple(attempts)
         self._leave = leave
         self._left = False
         self._changed = threading.Condition()
@@ -85,8 +131,8 @@ class Pull:
         self._fetched_before = sum(flight.fetched for flight in self._flights)
         self._rate = Rate()
         self._rate.at(self._done())
-        for flight in self._flights:
-            flight.watch(lambda flight=flight: self._landed(flight))  # type: ignore[misc]
+        for flight, attempt in attempts.items():
+            flight.watch(attempt, lambda attempt=attempt: self._landed(attempt))  # type: ignore[misc]
 
     def wait(self, timeout: float | None = None) -> tuple[LayerResult, ...]:
         """The layers in the order in which they were wanted, once all are here and durable.
@@ -94,7 +140,7 @@ class Pull:
         Raises:
             StillPullingError: ``timeout`` seconds went by; says how far the pull is, which goes on.
             CorruptContentError: a layer is not what its manifest or config says.
-            CsiModelError: whatever the first layer to fail failed with; the others go on.
+            CsiModelError: whatever the first layer to fail failed with, from this request's own source; the others go on.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._missing or self._failed is not None, timeout):
@@ -138,10 +184,10 @@ class Pull:
     def _done(self) -> int:
         return sum(flight.done for flight in self._flights)
 
-    def _landed(self, flight: Flight) -> None:
+    def _landed(self, attempt: Attempt) -> None:
         with self._changed:
             self._missing -= 1
-            self._failed = self._failed or flight.error
+            self._failed = self._failed or attempt.error
             self._changed.notify_all()
 
     @staticmethod

@@ -52,13 +52,12 @@ def guard_of(source: Source) -> str | None:
     return source.name if source.authenticated else None
 
 
-def ingest_name(source: Source, compression: Compression) -> str:
+def ingest_name(source: Source, compression: Compression, apart: str | None = None) -> str:
     """Which of a blob's ingests an attempt goes on from: what credentials brought is for the same repository's next attempt alone.
 
-    Else a registry that lacks the blob could have others' bytes completed for it.
+    Else a registry that lacks the blob could have others' bytes completed for it. ``apart`` is what sets it apart from work under way.
     """
-    guard = guard_of(source)
-    return compression.value if guard is None else f"{compression.value}-{hashlib.sha256(guard.encode()).hexdigest()[:16]}"
+    return "-".join([compression.value, *(hashlib.sha256(part.encode()).hexdigest()[:16] for part in (guard_of(source), apart) if part)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +122,7 @@ class Job:
         resources: Resources,
         stop: Stop,
         meter: Meter,
+        apart: str | None = None,
     ) -> None:
         self._want = want
         self._layer = want.descriptor
@@ -132,6 +132,7 @@ class Job:
         self._resources = resources
         self._stop = stop
         self._meter = meter
+        self._apart = apart
         self._host = host_of(source)
 
     def run(self, fetched: Callable[[], None], record: Callable[[LayerResult, str | None], None]) -> LayerResult:
@@ -156,7 +157,7 @@ class Job:
             fetched()
             record(adopted, UNKNOWN)
             return adopted
-        with self._content.ingest(self._layer.digest, ingest_name(self._source, compression)) as ingest:
+        with self._content.ingest(self._layer.digest, ingest_name(self._source, compression, self._apart)) as ingest:
             try:
                 result = self._attempt_twice(ingest, compression)
                 fetched()

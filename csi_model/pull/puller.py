@@ -1,7 +1,12 @@
 """The puller: everything that a model needs, into the store, once per node whoever asks.
 
-Pulls belong to the process, not to the call that asked: a wait may end, the pull goes on. Layers are the unit: two models that share
-one share its flight. It knows neither manifests' formats nor views.
+Pulls belong to the process, not to the call that asked: a wait may end, the pull goes on. Layers are the unit: two models of one registry
+that share one share its flight. It knows neither manifests' formats nor views.
+
+A flight is one registry's, or one layout's: anybody can write a manifest that names a popular layer, and run the registry that keeps silent
+about it or delivers it slowly. Where two registries are asked for one blob at a time, each flight has its own ingest, waits for nobody, and the
+second to commit finds the content there. Whoever joins a flight of the same registry with another repository or other credentials goes on
+with their own when those of others fail, and never hears of what they failed with.
 """
 
 from __future__ import annotations
@@ -20,13 +25,13 @@ from csi_model.errors import BusyError, CsiModelError, NoSpaceError, StoppedErro
 from csi_model.linux.disk import free_bytes
 from csi_model.pull.counters import Counters
 from csi_model.pull.fetch import host_of
-from csi_model.pull.flight import Flight, Pull
-from csi_model.pull.job import Job, LayerResult, LayerWant, Resources, ingest_name
+from csi_model.pull.flight import Attempt, Flight, Pull
+from csi_model.pull.job import UNKNOWN, Job, LayerResult, LayerWant, Resources, ingest_name
 from csi_model.pull.pool import BufferPool, Permits
 from csi_model.pull.progress import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from csi_model.mount.strategy import WriteMode
     from csi_model.oci.digest import Digest
@@ -50,6 +55,9 @@ class LayerBook(Protocol):
 
     def record_layer(self, blob: Digest, compression: str, content: Digest, size: int, pieces: bytes, *, guard: str | None = None) -> None:
         """Remember it durably, and which repository delivered it, if to credentials only."""
+
+    def vouch(self, blob: Digest, compression: str, guard: str | None) -> None:
+        """Remember that another repository delivered it, too."""
 
 
 class PullStore(Protocol):
@@ -108,31 +116,35 @@ class Puller:
             NoSpaceError: what is missing does not fit beside the reserve; nothing was begun.
             UnavailableError: the process is stopping.
         """
-        present = {key: found for want in wants if (key := _key(want)) and (found := self._present(want)) is not None}
+        keys = {want: _key(want, source) for want in wants}
+        present = {want: found for want in keys if (found := self._present(want)) is not None}
         new: list[Flight] = []
         layers: list[LayerResult | Flight] = []
+        attempts: dict[Flight, Attempt] = {}
         with self._lock:
             if self._closed:
                 msg = "the driver is stopping; ask again after its restart"
                 raise StoppedError(msg)
-            self._check_space(source, [want for want in wants if _key(want) not in present and _key(want) not in self._flights])
-            joined: set[int] = set()
+            # A flight may have landed since.
+            present |= {
+                want: found for want in keys if self._is_missing(want, keys, present) and (found := self._present(want)) is not None
+            }
+            self._check_space(source, [want for want in keys if self._is_missing(want, keys, present)])
             for want in wants:
-                key = _key(want)
-                if key in present:
-                    layers.append(present[key])
+                if want in present:
+                    layers.append(present[want])
                     continue
-                flight = self._flights.get(key)
+                flight = self._flights.get(keys[want])
                 if flight is None:
-                    flight = self._flights[key] = Flight(key, want, partial(self._counters.arrived, host_of(source)))
+                    flight = self._flights[keys[want]] = self._flight(keys[want], want, source)
                     new.append(flight)
-                if id(flight) not in joined:
-                    joined.add(id(flight))
+                if flight not in attempts:
+                    attempts[flight] = flight.attempt(want, source, write_mode)
                     flight.waiters += 1
                 layers.append(flight)
-        pull = Pull(wants, layers, self._leave)
+        pull = Pull(wants, layers, attempts, self._leave)
         for position, flight in enumerate(new):
-            self._schedule.submit(host_of(source), position, _as_here(partial(self._fly, flight, source, write_mode)))
+            self._schedule.submit(host_of(source), position, _as_here(partial(self._fly, flight)))
         return pull
 
     def buffers_lent(self) -> int:
@@ -156,30 +168,72 @@ class Puller:
             return None
         return LayerResult(record.content, record.size, record.pieces)
 
-    def _fly(self, flight: Flight, source: Source, mode: WriteMode, slot: Slot) -> None:
-        """Do a flight's work in this thread and land it."""
+    def _is_missing(self, want: LayerWant, keys: Mapping[LayerWant, Hashable], present: Mapping[LayerWant, LayerResult]) -> bool:
+        return want not in present and keys[want] not in self._flights
+
+    def _flight(self, key: Hashable, want: LayerWant, source: Source) -> Flight:
+        arrived = partial(self._counters.arrived, host_of(source))
+        beside = any(flight.want.descriptor.digest == want.descriptor.digest for flight in self._flights.values())
+        return Flight(key, want, arrived, apart=str(key) if beside else None)
+
+    def _fly(self, flight: Flight, slot: Slot) -> None:
+        """Make a flight's attempts in this thread until one brings the layer, and land it."""
+        bind_contextvars(blob=str(flight.want.descriptor.digest))
+        while True:
+            with self._lock:
+                attempt = flight.next()
+                if attempt is None:
+                    self._forget(flight)
+                    return
+            result, error = self._try(flight, attempt, slot)
+            if result is not None:
+                with self._lock:
+                    self._forget(flight)
+                flight.land(result)
+                return
+            assert error is not None
+            with self._lock:
+                attempt.error = error
+                if flight.next() is None:
+                    self._forget(flight)  # before it is told: who asks again begins anew
+            flight.fail(attempt, error)
+
+    def _try(self, flight: Flight, attempt: Attempt, slot: Slot) -> tuple[LayerResult | None, BaseException | None]:
         started = time.monotonic()
-        blob = flight.want.descriptor
-        result: LayerResult | None = None
-        error: BaseException | None = None
-        bind_contextvars(blob=str(blob.digest))
+        want, source = attempt.want, attempt.source
+        blob = want.descriptor
         try:
             flight.stop.check()
-            job = Job(flight.want, source, self._content, mode=mode, resources=self._resources, stop=flight.stop, meter=flight)
-            result = job.run(slot.leave, partial(self._record, flight.want))
-            log.info("layer pulled", blob=str(blob.digest), size=blob.size, seconds=round(time.monotonic() - started, 3))
+            if (found := self._present(want)) is not None:  # brought here by another registry's flight
+                return found, None
+            job = Job(
+                want,
+                source,
+                self._content,
+                mode=attempt.mode,
+                resources=self._resources,
+                stop=flight.stop,
+                meter=flight,
+                apart=flight.apart,
+            )
+            result = job.run(slot.leave, partial(self._record, want))
         except CsiModelError as failure:
-            error = failure
             log.warning("layer not pulled", blob=str(blob.digest), source=source.name, error=str(failure))
+            return None, failure
         except BaseException as failure:  # noqa: BLE001 - a bug of ours is delivered to the waiters, whose edge logs it
-            error = failure
-        with self._lock:
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
-        flight.land(result if error is None else None, error)
+            return None, failure
+        log.info("layer pulled", blob=str(blob.digest), size=blob.size, seconds=round(time.monotonic() - started, 3))
+        return result, None
+
+    def _forget(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
 
     def _record(self, want: LayerWant, result: LayerResult, guard: str | None) -> None:
         blob, compression = want.descriptor.digest, want.compression.value
+        if (found := self._present(want)) is not None and found.content == result.content and guard != UNKNOWN:
+            self._state.vouch(blob, compression, guard)  # another registry's flight was first, and keeps its right
+            return
         self._state.record_layer(blob, compression, result.content, result.size, result.pieces, guard=guard)
 
     def _leave(self, flights: Sequence[Flight]) -> None:
@@ -211,7 +265,7 @@ class Puller:
             flight.stop.set()
 
     def _check_space(self, source: Source, missing: Sequence[LayerWant]) -> None:
-        wanted = {_key(want): want for want in missing}
+        wanted = {_key(want, source): want for want in missing}
         needed = sum(want.descriptor.size for want in wanted.values())
         if not needed:
             return
@@ -241,7 +295,11 @@ def _as_here(work: Work) -> Work:
     return lambda slot: context.run(work, slot)
 
 
-def _key(want: LayerWant) -> Hashable:
-    """What makes two wants one flight: the blob and its decoding, and a diff id that only the job can check."""
+def _key(want: LayerWant, source: Source) -> Hashable:
+    """What makes two wants one flight: the blob, its decoding, a diff id that only the job can check, and the registry or layout.
+
+    The size is part of it, for what a manifest says of its blobs may be untrue.
+    """
     other = want.diff_id if want.diff_id is not None and want.diff_id.algorithm != "sha256" else None
-    return (want.descriptor.digest, want.compression, other)
+    place = source.name if "://" in source.name else host_of(source)
+    return (place, str(want.descriptor.digest), want.descriptor.size, want.compression.value, other and str(other))
