@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _IDLE_SECONDS = 50.0
 """Most servers and load balancers close an idle connection after 60 s or later."""
 _IDLE_PER_ORIGIN = 32
+_IDLE_MOST = 128
+"""Idle connections of the whole process; references name as many hosts as their authors like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class Transport:
                 if not connections:
                     return None
                 connection = connections.pop()
+                if not connections:
+                    del self._idle[key]
             if connection.is_usable:
                 return connection
             connection.close()
@@ -195,11 +199,27 @@ class Transport:
         connection.reused = True
         connection.idle_since = time.monotonic()
         with self._lock:
-            kept = self._idle.setdefault(connection.key, [])
+            over = self._take_old(connection.idle_since)
+            kept = self._idle.get(connection.key, [])
             if reusable and not self._closed and len(kept) < _IDLE_PER_ORIGIN:
-                kept.append(connection)
-                return
-        connection.close()
+                self._idle[connection.key] = [*kept, connection]
+            else:
+                over.append(connection)
+        for each in over:
+            each.close()
+
+    def _take_old(self, now: float) -> list[_Connection]:
+        """Take out, whatever their origin, connections that have been idle for too long, and the one idle for longest where there are too many."""
+        idle = [connection for kept in self._idle.values() for connection in kept]
+        old = [connection for connection in idle if now - connection.idle_since >= _IDLE_SECONDS]
+        if len(idle) - len(old) >= _IDLE_MOST:
+            old.append(min((connection for connection in idle if connection not in old), key=lambda connection: connection.idle_since))
+        for connection in old:
+            kept = self._idle[connection.key]
+            kept.remove(connection)
+            if not kept:
+                del self._idle[connection.key]
+        return old
 
     def _context(self, origin: Origin) -> ssl.SSLContext:
         ca_file = self.settings.ca_files.get(origin.netloc) or self.settings.ca_files.get(f"{origin.host}:{origin.port}")
