@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from typing import TYPE_CHECKING, Self
@@ -16,7 +17,7 @@ from csi_model.sources.extent import extent_end
 from csi_model.sources.layoutfiles import open_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from csi_model.oci.digest import Digest
     from csi_model.oci.reference import AnyReference
@@ -135,11 +136,7 @@ class LayoutBlobReader:
 
     def readinto(self, buffer: memoryview) -> int:
         """See the protocol."""
-        # The lock keeps a close from another thread from taking the file away; one read is short.
-        with self._lock:
-            if self._closed:
-                msg = "the transfer was stopped; ask again to go on"
-                raise StoppedError(msg)
+        with self._reading():
             wanted = min(len(buffer), self._end - self._position)
             if not wanted:
                 return 0
@@ -151,12 +148,35 @@ class LayoutBlobReader:
         return count
 
     def close(self) -> None:
-        """See the protocol."""
+        """See the protocol, but that a read which hangs in the filesystem ends when that lets it."""
         self._closed = True
-        with self._lock:
-            file, self._file = self._file, None
-            if file:
-                file.close()
+        self._let_go()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._check()
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self._closed:
+                self._let_go()
+        self._check()
+
+    def _check(self) -> None:
+        if self._closed:
+            msg = "the transfer was stopped; ask again to go on"
+            raise StoppedError(msg)
+
+    def _let_go(self) -> None:
+        """Close the file, unless a thread is reading from it: that one comes here itself when it is done."""
+        if self._lock.acquire(blocking=False):
+            try:
+                file, self._file = self._file, None
+                if file:
+                    file.close()
+            finally:
+                self._lock.release()
 
     def _opened(self) -> LayoutFile:
         if self._file is None:
