@@ -10,7 +10,7 @@ from csi_model.errors import CorruptContentError
 from csi_model.linux import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -21,11 +21,19 @@ _WORTH_PUSHING = 1 << 20  # a request to the disk for each small file costs more
 _NO_COPY_RANGE = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
 
-class LayerFiles:
-    """The layer files of a view, to copy from; keeps the one used last open. A context manager, for one thread."""
+def unwatched(_count: int) -> None:
+    """Nobody wants to know how far a copy is, nor to stop it."""
 
-    def __init__(self, paths: Mapping[Digest, Path]) -> None:
+
+class LayerFiles:
+    """The layer files of a view, to copy from; keeps the one used last open. A context manager, for one thread.
+
+    ``copied`` is called with the count of bytes after each 8 MiB at most; what it raises ends the copy.
+    """
+
+    def __init__(self, paths: Mapping[Digest, Path], copied: Callable[[int], None] = unwatched) -> None:
         self._paths = paths
+        self._copied = copied
         self._open: tuple[Digest, int] | None = None
 
     def __enter__(self) -> Self:
@@ -57,6 +65,7 @@ class LayerFiles:
                 pages.start_writeback(destination, position, copied)
             offset += copied
             position += copied
+            self._copied(copied)
 
     def _descriptor(self, layer: Digest) -> int:
         if self._open is None or self._open[0] != layer:

@@ -25,7 +25,7 @@ from csi_model.errors import MountError
 from csi_model.linux.disk import fsync_directory, sync_filesystem
 from csi_model.linux.mounts import closing
 from csi_model.linux.paths import mount_place, open_beneath
-from csi_model.mount.copying import LayerFiles
+from csi_model.mount.copying import LayerFiles, unwatched
 from csi_model.mount.failures import writing
 from csi_model.mount.imagefile import UNFINISHED
 from csi_model.mount.strategy import is_whole_layer
@@ -33,7 +33,7 @@ from csi_model.steps import step
 from csi_model.tree.nodes import Directory, Extent, File, Symlink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from csi_model.oci.digest import Digest
@@ -45,8 +45,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINK = {errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP}
 
 
-def materialise(root: Directory, path: Path, layers: Mapping[Digest, Path]) -> None:
+def materialise(root: Directory, path: Path, layers: Mapping[Digest, Path], copied: Callable[[int], None] = unwatched) -> None:
     """Write the tree out as the directory ``path``, durably and in one step. ``layers`` tells where the layer files lie.
+
+    ``copied`` hears of what is copied (see ``LayerFiles``); when it raises, nothing is left behind.
 
     Raises:
         NoSpaceError: the disk is full.
@@ -59,7 +61,7 @@ def materialise(root: Directory, path: Path, layers: Mapping[Digest, Path]) -> N
     with writing(f"write the view {path.name}"):
         temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
         try:
-            with closing(os.open(temporary, _OPEN_DIRECTORY | os.O_CLOEXEC)) as top, LayerFiles(layers) as files:
+            with closing(os.open(temporary, _OPEN_DIRECTORY | os.O_CLOEXEC)) as top, LayerFiles(layers, copied) as files:
                 _Writer(top, files, {layer: file.stat().st_size for layer, file in layers.items()}).write(root)
             step("view.written")
             temporary.rename(path)
@@ -68,6 +70,43 @@ def materialise(root: Directory, path: Path, layers: Mapping[Digest, Path]) -> N
             raise
         fsync_directory(path.parent)
     step("view.renamed")
+
+
+def links_hold(root: Directory, path: Path, layers: Mapping[Digest, Path]) -> bool:
+    """Whether each whole raw layer of the tree is, in the folder ``path``, the very file that lies in the store now.
+
+    A link to content that was found damaged, removed and pulled again still holds the damaged bytes.
+
+    Raises:
+        MountError: the filesystem refused.
+    """
+    with writing(f"look at the view {path.name}"):
+        stored = {layer: file.stat() for layer, file in layers.items()}
+        sizes = {layer: status.st_size for layer, status in stored.items()}
+        for folder, directory in _walk(root):
+            for name, node in directory.children.items():
+                if isinstance(node, File) and node.segments and is_whole_layer(node, sizes):
+                    (segment,) = node.segments
+                    assert isinstance(segment, Extent)
+                    try:
+                        found = (path / folder / os.fsdecode(name)).lstat()
+                    except FileNotFoundError:
+                        return False
+                    if (found.st_dev, found.st_ino) != (stored[segment.layer].st_dev, stored[segment.layer].st_ino):
+                        return False
+    return True
+
+
+def bytes_to_copy(root: Directory, sizes: Mapping[Digest, int]) -> int:
+    """How much of the tree is written out rather than linked, where hard links can be had; ``sizes`` are the layer files'."""
+    files = {id(node): node for _, directory in _walk(root) for node in directory.children.values() if isinstance(node, File)}
+    return sum(
+        segment.length
+        for file in files.values()
+        if not is_whole_layer(file, sizes)
+        for segment in file.segments
+        if isinstance(segment, Extent)
+    )
 
 
 def remove_view(path: Path) -> None:

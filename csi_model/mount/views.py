@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from csi_model.errors import ConflictError
 from csi_model.linux import mounts, pages
 from csi_model.linux.loops import backing_file
-from csi_model.linux.mountinfo import Mount, mounts_at
+from csi_model.linux.mountinfo import Mount, mounts_at, read_mounts
 from csi_model.linux.paths import mount_place
 from csi_model.mount.failures import mounting
 from csi_model.mount.strategy import Strategy
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SAMPLE = 64
+_DELETED = "//deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,31 @@ def shown_view(mount: Mount, views: Path) -> str | None:
         source = Path(mount.source)
         image = backing_file(source.name) if mount.source.startswith("/dev/loop") else source
         return image.name.removesuffix(".erofs") if image is not None and _same_path(image.parent, views) else None
-    root = Path(mount.root.removesuffix("//deleted"))
+    root = Path(mount.root.removesuffix(_DELETED))
     return root.name if root.parent.name == views.name and views.name and _same_device(mount, views) else None
+
+
+def shown_views(views: Path, places: Path) -> frozenset[str]:
+    """The views (their ids) of the directory ``views`` that mounts show elsewhere than at their own place in ``places``.
+
+    The kernel's word, for what no record tells of. The place may be seen at several paths; and another driver on this node may have
+    views of the same names, so folders are told apart by where they lie in their filesystem.
+
+    Raises:
+        MountError: the mount table cannot be read.
+    """
+    with mounting("read the mount table"):
+        table, real = read_mounts(), Path(os.path.realpath(views))
+        below = max((mount for mount in table if real.is_relative_to(mount.target)), key=lambda mount: len(mount.target))
+        folder = Path(below.root) / real.relative_to(below.target)
+        found = []
+        for mount in table:
+            name = shown_view(mount, views)
+            if name is None or Path(mount.target).parts[-2:] == (places.name, name):
+                continue
+            if mount.filesystem == "erofs" or (mount.device == below.device and Path(mount.root.removesuffix(_DELETED)).parent == folder):
+                found.append(name)
+    return frozenset(found)
 
 
 def switch_to_direct(mountpoint: Path, devices: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 import structlog
@@ -49,6 +50,8 @@ class ContentStore:
         self._content = root / "content"
         self._ingest = root / "ingest"
         self._locks = KeyLocks()
+        self._dropped: set[Digest] = set()
+        self._dropped_lock = threading.Lock()
 
     def path(self, digest: Digest) -> Path:
         """Where the content of this digest is, or would be."""
@@ -122,6 +125,20 @@ class ContentStore:
         """Take the name away; open files, mounts and hard links keep the bytes. Absent content is fine."""
         with disk_errors(f"cannot remove content {digest}"):
             self.path(digest).unlink(missing_ok=True)
+
+    def drop(self, digest: Digest) -> None:
+        """Remove content whose bytes turned out not to be what its name says, and remember it for ``take_dropped``."""
+        self.remove(digest)
+        with self._dropped_lock:
+            self._dropped.add(digest)
+
+    def take_dropped(self) -> frozenset[Digest]:
+        """What was dropped since the last call. Views that were made of it hold the damaged bytes, whatever is pulled in their place."""
+        if not self._dropped:  # nearly always, and then without a lock
+            return frozenset()
+        with self._dropped_lock:
+            dropped, self._dropped = frozenset(self._dropped), set()
+        return dropped
 
     def digests(self) -> Iterator[Digest]:
         """Everything that is here; files that bear no digest's name are logged and passed over."""

@@ -36,12 +36,13 @@ def drop_damaged(content: ContentStore, sizes: Iterable[tuple[Digest, int]]) -> 
     """Remove content whose length is not what was recorded when it was committed.
 
     Such a file cannot be what its name says, so keeping it, even aside, keeps nothing of value and may keep 100 GB of it. Were the
-    record wrong instead, the loss is one more pull. A live mount of it holds the file open and is not disturbed.
+    record wrong instead, the loss is one more pull. A live mount of it holds the file open and is not disturbed; views that nobody has
+    published go (``ContentStore.drop``).
     """
     for digest, size in sizes:
         if content.has(digest) and (found := content.size(digest)) != size:
             log.error("damaged content removed; the next pull brings it back", digest=str(digest), size=size, found=found)
-            content.remove(digest)
+            content.drop(digest)
 
 
 def _remove_probes(directory: Path) -> None:

@@ -52,7 +52,7 @@ def open_engine(state_dir: Path, config: Config, *, targets: Path, tended: bool,
         forced = None if config.views.strategy == "auto" else Strategy(config.views.strategy)
         ladder = _probed(store, forced)
         models = Models(store, config, Connector(config, loopback_plain_http=loopback_plain_http))
-        views = Views(store, ladder, idle=config.views.idle, tended=tended)
+        views = Views(store, ladder, config, tended=tended)
         volumes = Volumes(store, models, views, targets)
         if tended:
             volumes.start()

@@ -225,7 +225,7 @@ class Volumes:
         # A volume that was published at this very target had its right to the model checked then; a reboot does not take it away.
         granted = record is not None and _same(record, call)
         view, model = self._model(call, pinned, granted=granted)
-        with self._views.hold(view, model) as shown:
+        with self._views.hold(view, model, call.deadline, call.waiter) as shown:
             if call.waiter.cancelled:
                 msg = "the volume was unpublished while it was being published"
                 raise BusyError(msg)
