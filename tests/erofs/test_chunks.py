@@ -113,6 +113,20 @@ def test_unaligned_data_is_copied_within_the_budget() -> None:
         planner.plan(_file(Extent(_LAYER, 1, 1)))
 
 
+def test_indexes_are_counted_over_all_files() -> None:
+    """Many sparse files, each with a long index of its own, are refused together; the largest honest models stay far below the limit."""
+    planner = _planner(_GIB)
+    sparse = [_file(Extent(_LAYER, 4096 * number, 4096), Hole(8 * _GIB - 4096)) for number in range(17)]
+    for file in sparse[:16]:
+        assert _plan(planner, file).count * chunks.INDEX_SIZE == chunks.MAX_INDEX
+    with pytest.raises(UnsupportedError, match=r"^/the/file: .*256 MiB"):
+        planner.plan(sparse[16])
+    for size, files in ((140 * 10**9, 30), (_TIB * 3 // 2, 160), (_TIB * 3 // 2, 500)):
+        planner = _planner(size // files | 1)
+        for _ in range(files):
+            _plan(planner, raw_file(_LAYER, size // files | 1))
+
+
 def test_fine_grained_holes_of_a_huge_file_are_refused() -> None:
     """A sparse file whose index would pass 16 MiB gets larger chunks; when those would copy too much it is refused, not mangled."""
     segments: list[Extent | Hole] = []
