@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """One way to a layer; ``error`` is what came of it, if it failed."""
+    """One way to a layer; ``error`` is what came of it, if it failed. ``keep`` bounds the memory that its index may take."""
 
     want: LayerWant
     source: Source
     mode: WriteMode
+    keep: int
     error: BaseException | None = None
 
 
@@ -57,12 +58,12 @@ class Flight:
         self._lock = threading.Lock()
         self._watchers: list[tuple[Attempt, Callable[[], None]]] = []
 
-    def attempt(self, want: LayerWant, source: Source, mode: WriteMode) -> Attempt:
+    def attempt(self, want: LayerWant, source: Source, mode: WriteMode, keep: int) -> Attempt:
         """The attempt that reads from ``source``: one to be made or under way, else a new one."""
         for attempt in self.attempts:
             if attempt.source is source and attempt.error is None:
                 return attempt
-        self.attempts.append(Attempt(want, source, mode))
+        self.attempts.append(Attempt(want, source, mode, keep))
         return self.attempts[-1]
 
     def next(self) -> Attempt | None:

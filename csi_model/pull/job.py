@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from csi_model.linux.disk import free_bytes
 from csi_model.mount.strategy import WriteMode
 from csi_model.pull.decode import MAGIC_BYTES, decoder, detect
 from csi_model.pull.fetch import fetch, host_of
+from csi_model.pull.guards import UNKNOWN, guard_of, ingest_name
 from csi_model.pull.lane import Ahead, Lane
 from csi_model.pull.pool import PIECE, BufferPool, Permits, Piece
 from csi_model.pull.sink import LayerWriter
@@ -43,23 +43,6 @@ _SMALL = 4 * PIECE
 _SPACE_CHECK = 16 * PIECE
 
 
-UNKNOWN = "?"
-"""The guard of a layer that was here already, brought nobody knows by whom; no repository is called so."""
-
-
-def guard_of(source: Source) -> str | None:
-    """The source's repository if it delivers to credentials only, else None: what it delivers is anybody's."""
-    return source.name if source.authenticated else None
-
-
-def ingest_name(source: Source, compression: Compression, apart: str | None = None) -> str:
-    """Which of a blob's ingests an attempt goes on from: what credentials brought is for the same repository's next attempt alone.
-
-    Else a registry that lacks the blob could have others' bytes completed for it. ``apart`` is what sets it apart from work under way.
-    """
-    return "-".join([compression.value, *(hashlib.sha256(part.encode()).hexdigest()[:16] for part in (guard_of(source), apart) if part)])
-
-
 @dataclass(frozen=True, slots=True)
 class LayerWant:
     """A layer that somebody needs: its blob, how to decode it, what it must decode to, and whether it is a tar to be indexed.
@@ -76,7 +59,7 @@ class LayerWant:
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """A layer file: its SHA-256, length, XXH3-128 of each piece, and the tar's entries where they were indexed on the way."""
+    """A layer file: its SHA-256, length, XXH3-128 of each piece, and the tar's entries where they were indexed on the way and are few."""
 
     content: Digest
     size: int
@@ -123,7 +106,9 @@ class Job:
         stop: Stop,
         meter: Meter,
         apart: str | None = None,
+        keep: int = 1 << 20,
     ) -> None:
+        """``apart`` see ``ingest_name``; ``keep`` is how many bytes of memory the result's entries may take."""
         self._want = want
         self._layer = want.descriptor
         self._source = source
@@ -133,6 +118,7 @@ class Job:
         self._stop = stop
         self._meter = meter
         self._apart = apart
+        self._keep = keep
         self._host = host_of(source)
 
     def run(self, fetched: Callable[[], None], record: Callable[[LayerResult, str | None], None]) -> LayerResult:
@@ -220,7 +206,7 @@ class Job:
 
     def _sums(self) -> LayerSums:
         algorithms = {digest.algorithm for digest in (self._layer.digest, self._want.diff_id) if digest is not None}
-        return LayerSums(algorithms, index=self._want.index)
+        return LayerSums(algorithms, index=self._want.index, keep=self._keep)
 
     def _beside(self) -> bool:
         return self._layer.size > _SMALL and not self._resources.crowded()

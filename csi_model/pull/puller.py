@@ -26,7 +26,8 @@ from csi_model.linux.disk import free_bytes
 from csi_model.pull.counters import Counters
 from csi_model.pull.fetch import host_of
 from csi_model.pull.flight import Attempt, Flight, Pull
-from csi_model.pull.job import UNKNOWN, Job, LayerResult, LayerWant, Resources, ingest_name
+from csi_model.pull.guards import UNKNOWN, ingest_name
+from csi_model.pull.job import Job, LayerResult, LayerWant, Resources
 from csi_model.pull.pool import BufferPool, Permits
 from csi_model.pull.progress import amount
 
@@ -45,6 +46,9 @@ from csi_model.pull.schedule import Schedule
 __all__ = ["LayerResult", "LayerWant", "Pull", "Puller"]
 
 log = structlog.get_logger(__name__)
+
+_KEPT = 64 << 20
+"""Bytes of memory that the indexes of all layers of a pull may take; whoever wants a larger one reads the layer's headers again."""
 
 
 class LayerBook(Protocol):
@@ -117,6 +121,7 @@ class Puller:
             UnavailableError: the process is stopping.
         """
         keys = {want: _key(want, source) for want in wants}
+        keep = _KEPT // max(1, sum(want.index for want in keys))
         present = {want: found for want in keys if (found := self._present(want)) is not None}
         new: list[Flight] = []
         layers: list[LayerResult | Flight] = []
@@ -139,7 +144,7 @@ class Puller:
                     flight = self._flights[keys[want]] = self._flight(keys[want], want, source)
                     new.append(flight)
                 if flight not in attempts:
-                    attempts[flight] = flight.attempt(want, source, write_mode)
+                    attempts[flight] = flight.attempt(want, source, write_mode, keep)
                     flight.waiters += 1
                 layers.append(flight)
         pull = Pull(wants, layers, attempts, self._leave)
@@ -215,6 +220,7 @@ class Puller:
                 stop=flight.stop,
                 meter=flight,
                 apart=flight.apart,
+                keep=attempt.keep,
             )
             result = job.run(slot.leave, partial(self._record, want))
         except CsiModelError as failure:

@@ -51,10 +51,12 @@ class Hashes:
 class LayerSums:
     """Digests, piece checksums and the tar index of a layer file, fed with its pieces in order."""
 
-    def __init__(self, algorithms: Iterable[str], *, index: bool) -> None:
+    def __init__(self, algorithms: Iterable[str], *, index: bool, keep: int) -> None:
+        """``keep`` is how many bytes of memory the index may take; a larger one is not made here."""
         self.hashes = Hashes({"sha256", *algorithms})
         self._pieces: list[bytes] = []
         self._indexer = TarIndexer() if index else None
+        self._keep = keep
         self.length = 0
 
     def update(self, piece: Piece) -> None:
@@ -71,7 +73,7 @@ class LayerSums:
         return b"".join(self._pieces)
 
     def entries(self) -> tuple[TarEntry, ...] | None:
-        """The tar's entries; None when they were not asked for or the bytes are no tar that we read.
+        """The tar's entries; None when they were not asked for, are too many to keep, or the bytes are no tar that we read.
 
         A bad tar is no reason to fail here: the bytes are what the manifest says, and who wants the entries scans the file and gets
         the error with the view that it spoils.
@@ -92,3 +94,6 @@ class LayerSums:
         except CsiModelError as error:
             log.info("layer is not a tar that can be indexed", error=str(error))
             self._indexer = None
+        else:
+            if self._indexer.weight > self._keep:
+                self._indexer = None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Reading = Generator[Want, bytes, tuple[TarEntry, ...]]
 
 MAX_ENTRIES = 1_000_000
+MAX_WEIGHT = 512 << 20
+"""Bytes of memory that the entries of a layer may take, and those of all layers of an image: long names and maps cost a registry nothing."""
 _MAX_HEADERS = 3 * MAX_ENTRIES  # a long name and a long link may precede each entry
 _MAX_EXTENDED = 1 << 20  # Go's limit
 _MAX_FILE = 1 << 46  # 64 TiB: more than any model, and far from every overflow
@@ -49,6 +51,8 @@ class Archive:
 
     def __init__(self) -> None:
         self.end: int | None = None
+        self.weight = 0
+        """About how many bytes the entries take until now."""
         self._entries: list[TarEntry] = []
         self._header_at = 0
         self._headers = 0
@@ -141,7 +145,12 @@ class Archive:
             size, segments, end = yield from self._old_sparse(header, block)
         elif records and kind is Kind.FILE:
             header, size, segments = yield from self._pax_sparse(header, records)
-        self._entries.append(_finished(kind, header, records, size=size, offset=data, segments=segments))
+        entry = _finished(kind, header, records, size=size, offset=data, segments=segments)
+        self._entries.append(entry)
+        self.weight += entry.weight
+        if self.weight > MAX_WEIGHT:
+            msg = f"the names, links and sparse maps of the layer's tar entries take more than {MAX_WEIGHT >> 20} MiB; pack its files into fewer"
+            raise UnsupportedError(msg)
         return end
 
     def _old_sparse(self, header: Header, block: bytes) -> Generator[Want, bytes, tuple[int, tuple[Segment, ...], int]]:

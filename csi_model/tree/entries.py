@@ -6,6 +6,9 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
+_ENTRY = 256
+_SEGMENT = 128
+
 
 class Kind(enum.Enum):
     """What an entry makes."""
@@ -42,6 +45,11 @@ class TarEntry:
     offset: int = 0
     link: bytes = b""
     sparse: tuple[Segment, ...] | None = None
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        return _ENTRY + len(self.name) + len(self.link) + (_SEGMENT * len(self.sparse) if self.sparse is not None else 0)
 
     @property
     def segments(self) -> tuple[Segment, ...]:

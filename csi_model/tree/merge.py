@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csi_model.errors import UnsupportedError
+from csi_model.tree.archive import MAX_WEIGHT
 from csi_model.tree.entries import Kind, TarEntry
 from csi_model.tree.layers import FileLayer, TarLayer
 from csi_model.tree.nodes import Directory, Extent, File, Hole, Node, Symlink
@@ -36,6 +37,7 @@ def merge(layers: Iterable[TarLayer | FileLayer]) -> Directory:
             merging.add_file(layer)
         else:
             merging.add_tar(layer)
+        del layer  # its entries, before those of the next are read
     return merging.root
 
 
@@ -44,6 +46,7 @@ class _Merge:
         self.root = Directory()
         self._walker = Walker(self.root)
         self._nodes = 1
+        self._weight = 0
         self._raw: dict[Node, Digest] = {}
         # Where devices were dropped: a hard link to one is dropped with it instead of being refused for want of its target.
         self._dropped: set[tuple[Directory, bytes]] = set()
@@ -72,6 +75,10 @@ class _Merge:
         mapping = _Mapping(layer)
         marks = LayerMarks()
         for entry in layer.entries:
+            self._weight += entry.weight
+            if self._weight > MAX_WEIGHT:
+                msg = f"the names, links and sparse maps of the image's tar entries take more than {MAX_WEIGHT >> 20} MiB; pack its files into fewer"
+                raise UnsupportedError(msg)
             path = mapping.path(entry)
             if path is None:
                 continue

@@ -38,6 +38,11 @@ class TarIndexer:
         self._entries: tuple[TarEntry, ...] | None = None
         self._failure: CsiModelError | None = None
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory the entries take until now."""
+        return self._archive.weight
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes; a memoryview must be one of bytes.
 

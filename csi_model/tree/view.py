@@ -10,7 +10,7 @@ from csi_model.tree.nodes import Directory, Extent, File, Node
 from csi_model.tree.select import Selection, select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from csi_model.oci.digest import Digest
     from csi_model.tree.layers import FileLayer, TarLayer
@@ -26,8 +26,8 @@ class Totals:
     inodes: int
 
 
-def build(layers: Sequence[TarLayer | FileLayer], selection: Selection) -> Directory:
-    """The tree that a view shows; ``layers`` lowest first.
+def build(layers: Iterable[TarLayer | FileLayer], selection: Selection) -> Directory:
+    """The tree that a view shows; ``layers`` lowest first, each of which is let go of before the next is taken.
 
     Only what the layers are is needed, not their bytes: a raw layer may be given before it is pulled.
 

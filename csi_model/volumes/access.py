@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from csi_model.errors import CorruptContentError
 from csi_model.oci.reference import Reference, parse_reference
-from csi_model.pull.job import guard_of
+from csi_model.pull.guards import guard_of
 from csi_model.volumes.flight import Flight, Flights
 
 if TYPE_CHECKING:

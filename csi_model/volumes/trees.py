@@ -49,7 +49,7 @@ def tree_of(content: ContentStore, layers: Sequence[Layer], selection: Selection
     Raises:
         NotFoundError, InvalidRequestError, UnsupportedError, CorruptContentError: what is asked for cannot be shown; see ``tree.view.build``.
     """
-    return build([_tree_layer(content, layer) for layer in layers], selection)
+    return build((_tree_layer(content, layer) for layer in layers), selection)
 
 
 def needed(content: ContentStore, layers: Sequence[Layer], selection: Selection) -> frozenset[Digest]:
