@@ -36,7 +36,7 @@ class ModelRecord:
     """A model that was pulled.
 
     ``size`` counts what its layers weigh. ``authenticated`` says that every registry that delivered it wanted credentials. ``documents`` are the other
-    small contents it needs, such as its config and the index that led to it. ``last_used`` is kept by ``touch`` and ``publish``.
+    small contents it needs, such as its config and the index that led to it. ``last_used`` is kept by ``publish``.
     """
 
     manifest: Digest
@@ -50,7 +50,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """What a reference named when it was last asked for."""
+    """What a reference named when it was last asked for, at ``when``; 0 when only a volume's pin tells of it."""
 
     reference: str
     manifest: Digest

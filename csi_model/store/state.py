@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
     from csi_model.store.records import Publication, ViewRecord
 
-_HELD = "SELECT manifest FROM resolution UNION SELECT manifest FROM pin UNION SELECT manifest FROM publication"
-"""Manifests that something names. Views are no reason to keep anything: they can be built again."""
+_HELD = (
+    "SELECT manifest FROM resolution WHERE reference IS NOT ?1 UNION SELECT manifest FROM pin WHERE reference IS NOT ?1 "
+    "UNION SELECT manifest FROM publication"
+)
+"""Manifests that something names, but for one reference. Views are no reason to keep anything: they can be built again."""
 
 _COUNTED = ("model", "resolution", "view", "publication")
 _UNPUBLISHED = "volume_id NOT IN (SELECT volume_id FROM publication)"
@@ -162,11 +165,6 @@ class State:
             found = [_model(db, row[0]) for row in db.execute("SELECT manifest FROM model ORDER BY manifest").fetchall()]
         return tuple(model for model in found if model)
 
-    def touch(self, manifest: Digest, when: float) -> None:
-        """Note that the model was used at ``when``."""
-        with self._database.write() as db:
-            _touch(db, str(manifest), when)
-
     def forget_model(self, manifest: Digest) -> None:
         """Forget the model and its views, once nothing holds it and their files are gone."""
         with self._database.write() as db:
@@ -175,11 +173,19 @@ class State:
 
     # References
 
-    def record_resolution(self, reference: str, manifest: Digest, when: float) -> None:
-        """Remember what the reference named at ``when``."""
+    def record_resolution(self, reference: str, manifest: Digest, asked: float) -> None:
+        """Remember what the reference named when it was asked for, unless a later answer is known. A time still to come is a clock's mistake."""
         with self._database.write() as db:
-            row = (reference, str(manifest), when)
-            db.execute("INSERT OR REPLACE INTO resolution (reference, manifest, asked) VALUES (?, ?, ?)", row)
+            db.execute(
+                "INSERT INTO resolution (reference, manifest, asked) VALUES (?, ?, ?) ON CONFLICT (reference) DO UPDATE "
+                "SET manifest = excluded.manifest, asked = excluded.asked WHERE excluded.asked >= asked OR asked > ?",
+                (reference, str(manifest), asked, time.time()),
+            )
+
+    def assume_resolution(self, reference: str, manifest: Digest) -> None:
+        """Remember a manifest that the reference once named, where nothing else is known of it; any answer counts more."""
+        with self._database.write() as db:
+            db.execute("INSERT OR IGNORE INTO resolution (reference, manifest, asked) VALUES (?, ?, 0)", (reference, str(manifest)))
 
     def resolution(self, reference: str) -> Resolution | None:
         """What the reference named when it was last asked for."""
@@ -191,12 +197,18 @@ class State:
         found = self._database.rows("SELECT reference, manifest, asked FROM resolution ORDER BY reference")
         return tuple(Resolution(reference, Digest.parse(manifest), asked) for reference, manifest, asked in found)
 
-    def forget(self, reference: str) -> frozenset[Digest]:
-        """Forget the reference; return the manifest it named, unless another reference, a volume or a publication names it too."""
+    def forget(self, reference: str) -> None:
+        """Forget the reference, and what it means to volumes that are published nowhere."""
         with self._database.write() as db:
-            found = db.execute("DELETE FROM resolution WHERE reference = ? RETURNING manifest", (reference,)).fetchall()
-            held = {row[0] for row in db.execute(_HELD)}
-        return frozenset(Digest.parse(row[0]) for row in found if row[0] not in held)
+            db.execute("DELETE FROM resolution WHERE reference = ?", (reference,))
+            db.execute(f"DELETE FROM pin WHERE reference = ? AND {_UNPUBLISHED}", (reference,))  # noqa: S608 - the text is ours
+
+    def held(self, *, but: str | None = None) -> frozenset[Digest]:
+        """The manifests that a reference, a volume or a publication names; ``but`` is a reference that does not count.
+
+        Content that a running pull has just committed is not named yet: ask while none runs.
+        """
+        return frozenset(Digest.parse(row[0]) for row in self._database.rows(_HELD, (but,)))
 
     # Volumes
 
@@ -265,11 +277,6 @@ class State:
         """Every view that was built."""
         return tuple(map(rows.view, self._database.rows(f"{_VIEW} ORDER BY view_id")))
 
-    def touch_view(self, view_id: str, when: float) -> None:
-        """Note that the view was used at ``when``."""
-        with self._database.write() as db:
-            db.execute("UPDATE view SET last_used = MAX(last_used, ?) WHERE view_id = ?", (when, view_id))
-
     def forget_view(self, view_id: str) -> None:
         """Forget the view, once its files are gone."""
         with self._database.write() as db:
@@ -288,15 +295,6 @@ class State:
         """Every content that these models need: manifests, documents, layers. They need not be on disk."""
         with self._database.read() as db:
             return _contents(db, rows.as_json(map(str, manifests)))
-
-    def unreferenced(self, existing: Iterable[Digest]) -> frozenset[Digest]:
-        """Those of ``existing`` that no model needs which a reference, a volume or a publication names.
-
-        Content that a running pull has just committed is not named yet: ask while none runs.
-        """
-        with self._database.read() as db:
-            needed = _contents(db, rows.as_json(row[0] for row in db.execute(_HELD)))
-        return frozenset(existing) - needed
 
 
 def _model(db: sqlite3.Connection, manifest: str) -> ModelRecord | None:

@@ -102,7 +102,7 @@ def test_undamaged_tables_are_salvaged(root: Path, table: str) -> None:
         assert store.state.pinned("volume-a", "r:v1") == manifest
         assert (store.state.resolution("r:v1") is None) == (table == "resolution")
         assert (store.state.layer(RAW, "none") is None) == (table == "layer")
-        assert not store.state.unreferenced(store.content.digests()) & {manifest, RAW}
+        assert {manifest, RAW} <= store.state.contents_of(store.state.held())
     with Store.open(root, writable=True) as store:
         assert store.state.publications() == (_publication(manifest),)
 

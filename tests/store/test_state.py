@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from csi_model.errors import BusyError, ConflictError
 from csi_model.oci.digest import Digest
-from csi_model.store.records import LayerRecord, ModelLayer, ModelRecord, Publication, Resolution, ViewRecord
+from csi_model.store.records import LayerRecord, ModelLayer, ModelRecord, Publication, ViewRecord
 from csi_model.store.state import State
 from csi_model.store.store import Store
 
@@ -96,37 +96,12 @@ def test_models_are_remembered_whole(state: State) -> None:
 def test_a_model_recorded_again_keeps_its_pulled_layers_and_last_use(state: State) -> None:
     """A view that leaves a layer out does not make the store forget that an earlier one had it pulled; what was anybody's stays so."""
     state.record_model(MODEL)
-    state.touch(MANIFEST, 50.0)
-    state.touch(MANIFEST, 40.0)
+    state.record_model(replace(MODEL, last_used=50.0))
+    state.record_model(replace(MODEL, last_used=40.0))
     state.record_model(replace(MODEL, layers=(ModelLayer(RAW, "none"), ModelLayer(GZIP, "gzip", TAR)), authenticated=False))
     assert state.model(MANIFEST) == replace(MODEL, authenticated=False, last_used=50.0)
     state.record_model(replace(MODEL, layers=(ModelLayer(GZIP, "none"),), documents=()))
     assert state.model(MANIFEST) == replace(MODEL, layers=(ModelLayer(GZIP, "none"),), documents=(), authenticated=False, last_used=50.0)
-
-
-def test_the_last_resolution_counts(state: State) -> None:
-    """A tag that moved names its new manifest."""
-    state.record_resolution("r:v1", MANIFEST, 1.0)
-    state.record_resolution("r:v1", OTHER, 2.0)
-    assert state.resolution("r:v1") == Resolution("r:v1", OTHER, 2.0)
-    assert state.resolutions() == (Resolution("r:v1", OTHER, 2.0),)
-    assert state.resolution("r:v2") is None
-
-
-def test_forget_returns_what_nothing_names_any_more(state: State) -> None:
-    """A manifest is free when its last reference goes, unless a volume's pin or a publication names it."""
-    state.record_resolution("r:v1", MANIFEST, 1.0)
-    state.record_resolution("r:v2", MANIFEST, 1.0)
-    assert state.forget("r:v1") == frozenset()
-    assert state.forget("r:v2") == {MANIFEST}
-    assert state.forget("r:v2") == frozenset()
-    state.record_resolution("r:v1", MANIFEST, 1.0)
-    state.pin_volume("volume-a", "r:v1", MANIFEST)
-    assert state.forget("r:v1") == frozenset()
-    state.unpin("volume-a")
-    state.record_resolution("r:v1", MANIFEST, 1.0)
-    state.publish(PUBLICATION)
-    assert state.forget("r:v1") == frozenset()
 
 
 def test_the_first_pin_stays(state: State) -> None:
@@ -200,12 +175,10 @@ def test_a_target_taken_over_frees_the_former_volume(state: State) -> None:
 
 
 def test_views_are_remembered(state: State) -> None:
-    """A view comes back equal; its last use only moves forward; it goes when forgotten, or with its model."""
+    """A view comes back equal, and goes when forgotten, or with its model."""
     state.record_view(VIEW)
     assert state.view("view1") == VIEW
-    state.touch_view("view1", 20.0)
-    state.touch_view("view1", 10.0)
-    assert state.views() == (replace(VIEW, last_used=20.0),)
+    assert state.views() == (VIEW,)
     state.forget_view("view1")
     assert state.view("view1") is None
     state.record_model(MODEL)
@@ -226,19 +199,6 @@ def test_contents_of_a_model_are_all_it_needs(state: State) -> None:
     assert state.contents_of([]) == frozenset()
     state.forget_model(MANIFEST)
     assert state.contents_of([MANIFEST]) == {MANIFEST}
-
-
-def test_content_is_referenced_while_its_model_is_named(state: State) -> None:
-    """A recorded model alone keeps nothing; a reference, a pin or a publication of it does; shared layers stay with the other model."""
-    existing = [MANIFEST, CONFIG, RAW, TAR, Digest.of(b"stray")]
-    state.record_model(MODEL)
-    assert state.unreferenced(existing) == frozenset(existing)
-    state.record_resolution("r:v1", MANIFEST, 1.0)
-    assert state.unreferenced(existing) == {Digest.of(b"stray")}
-    state.record_model(replace(MODEL, manifest=OTHER, layers=(ModelLayer(RAW, "none", RAW),), documents=()))
-    state.pin_volume("v", "r:v2", OTHER)
-    state.forget("r:v1")
-    assert state.unreferenced(existing) == {MANIFEST, CONFIG, TAR, Digest.of(b"stray")}
 
 
 def test_a_thousand_layers_are_one_question(state: State) -> None:
@@ -327,8 +287,10 @@ class StateMachine(RuleBasedStateMachine):
         self.state.close()
         shutil.rmtree(self.root)
 
-    def held(self) -> set[Digest]:
-        return {*self.resolutions.values(), *self.pins.values(), *(record.manifest for record in self.published.values())}
+    def held(self, but: str = "") -> set[Digest]:
+        named = {manifest for reference, manifest in self.resolutions.items() if reference != but}
+        pinned = {manifest for (_, reference), manifest in self.pins.items() if reference != but}
+        return named | pinned | {record.manifest for record in self.published.values()}
 
     @rule(reference=_REFERENCES, manifest=_MANIFESTS)
     def resolve(self, reference: str, manifest: Digest) -> None:
@@ -337,8 +299,11 @@ class StateMachine(RuleBasedStateMachine):
 
     @rule(reference=_REFERENCES)
     def forget(self, reference: str) -> None:
-        named = self.resolutions.pop(reference, None)
-        assert self.state.forget(reference) == ({named} if named else set()) - self.held()
+        assert self.state.held(but=reference) == self.held(but=reference)
+        self.state.forget(reference)
+        self.resolutions.pop(reference, None)
+        published = {record.volume_id for record in self.published.values()}
+        self.pins = {key: manifest for key, manifest in self.pins.items() if key[1] != reference or key[0] in published}
 
     @rule(volume=_VOLUMES, reference=_REFERENCES, manifest=_MANIFESTS)
     def pin(self, volume: str, reference: str, manifest: Digest) -> None:
@@ -388,9 +353,8 @@ class StateMachine(RuleBasedStateMachine):
                 assert self.state.pinned(volume, reference) == self.pins.get((volume, reference))
 
     @invariant()
-    def what_is_named_is_needed(self) -> None:
-        every = {Digest.of(b"m1"), Digest.of(b"m2"), Digest.of(b"m3")}
-        assert self.state.unreferenced(every) == every - self.held()
+    def what_is_named_is_held(self) -> None:
+        assert self.state.held() == self.held()
 
 
 TestStateMachine = StateMachine.TestCase
