@@ -84,16 +84,6 @@ def what_is_mounted(target: Target) -> tuple[Mount, ...]:
         return ()
 
 
-def shows(target: Target, source: Path) -> bool:
-    """Whether what is seen at the target is the directory ``source``: the same inode of the same filesystem, mounted there."""
-    try:
-        with _parent(target) as parent, mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as descriptor:
-            here, there = os.fstat(descriptor), source.stat()
-            return mount_place(descriptor).is_root and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
-    except FileNotFoundError:
-        return False
-
-
 def attach(source: Path, target: Target) -> None:
     """Make the view that is mounted at ``source`` appear at the target, read-only, nosuid and nodev from its first moment.
 

@@ -16,7 +16,7 @@ from csi_model.linux.mounts import MountFlag
 from csi_model.mount import targets
 from csi_model.mount.strategy import Strategy
 from csi_model.mount.superblock import PROTECTION
-from csi_model.mount.targets import Target, attach, detach, shows, what_is_mounted
+from csi_model.mount.targets import Target, attach, detach, what_is_mounted
 from csi_model.mount.views import ViewFiles, mount_view, unmount_view
 
 if TYPE_CHECKING:
@@ -161,20 +161,6 @@ def test_a_mounted_target_is_not_mounted_over(store: Store, source: Path) -> Non
     with pytest.raises(ConflictError, match="already"):
         attach(source, target)
     assert len(what_is_mounted(target)) == 1
-
-
-def test_shows_tells_one_source_from_another(store: Store, source: Path) -> None:
-    """Whether a target shows a view is told by inode and mount, without reading mountinfo."""
-    other = store.mounts / "other"
-    other.mkdir()
-    target = store.target()
-    assert not shows(target, source)
-    attach(source, target)
-    assert shows(target, source)
-    assert not shows(target, other)
-    mounts.unmount(target.path)
-    assert not shows(target, source)
-    assert not shows(target, target.path)
 
 
 @pytest.mark.parametrize("name", ["link", "link/mount", "real/up/mount", "file", "file/mount"])
