@@ -18,8 +18,6 @@ from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from csi_model.errors import NotFoundError, StillPullingError
 from csi_model.formats.placement import Compression, FilePlacement, Placement
-from csi_model.linux import memory
-from csi_model.mount.strategy import WriteMode, choose_writes
 from csi_model.oci.reference import Reference
 from csi_model.pull.counters import Counters
 from csi_model.pull.puller import LayerWant, Puller
@@ -32,6 +30,7 @@ from csi_model.volumes.access import Access
 from csi_model.volumes.flight import Flight, Flights
 from csi_model.volumes.request import PullPolicy
 from csi_model.volumes.trees import Layer, needed, unpulled
+from csi_model.volumes.writing import Writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,6 +112,7 @@ class Models:
             free_space_reserve=pull.free_space_reserve,
             counters=self.counters,
         )
+        self._writing = Writing(self._puller)
         self._flights: Flights[ModelFlight] = Flights(ModelFlight, "model", pull.linger)
         self._documents: OrderedDict[Digest, ModelDocuments] = OrderedDict()
         self._documents_lock = threading.Lock()
@@ -190,6 +190,7 @@ class Models:
         try:
             flight.describe = lambda: f"{source.name} has not said yet what {request.reference} is"
             reference = request.reference if pinned is None else dataclasses.replace(request.reference, digest=pinned)
+            asked = time.time() if pinned is None else None
             with flight.ending(source.close):
                 known = documents.fetch(source, source.resolve(reference))
             flight.manifest = known.digest
@@ -197,7 +198,8 @@ class Models:
             flight.known = known
             layers = self._bring(flight, source, known, request.selection)
             step("pull.layers")
-            self._record(request, source, known, layers)
+            self._record(source, known, layers)
+            self._name(request, known.digest, asked)
             step("pull.recorded")
         finally:
             source.close()
@@ -218,8 +220,9 @@ class Models:
         if not placements:
             return {}
         wants = [_want(placement) for placement in placements]
-        mode = self._write_mode(placements)
-        with self._puller.pull(source, wants, write_mode=mode) as pull:
+        missing = sum(placement.layer.size for placement in placements if self._here(placement) is None)
+        raw = all(isinstance(placement, FilePlacement) and placement.mode == 0o444 for placement in placements)
+        with self._writing.pull(source, wants, missing=missing, all_whole_raw=raw) as pull:
             flight.follow(pull, source.name)
             while True:
                 try:
@@ -235,22 +238,20 @@ class Models:
             for placement, result in zip(placements, results, strict=True)
         }
 
-    def _write_mode(self, placements: Sequence[Placement]) -> WriteMode:
-        missing = sum(placement.layer.size for placement in placements if self._here(placement) is None)
-        return choose_writes(
-            missing,
-            available=memory.available_bytes(),
-            cgroup_room=memory.cgroup_room(),
-            all_whole_raw=all(isinstance(placement, FilePlacement) and placement.mode == 0o444 for placement in placements),
-        )
-
     def _here(self, placement: Placement) -> Layer | None:
         record = self._store.state.layer(placement.layer.digest, _compression(placement).value)
         if record is None or not self._store.content.has(record.content):
             return None
         return Layer(placement, record.content, record.size)
 
-    def _record(self, request: VolumeRequest, source: Source, known: ModelDocuments, layers: Sequence[Layer]) -> None:
+    def _name(self, request: VolumeRequest, manifest: Digest, asked: float | None) -> None:
+        """Remember what the reference named when it was ``asked`` for, not when the pull has ended; the tag may have moved meanwhile."""
+        if asked is None:
+            self._store.state.assume_resolution(str(request.reference), manifest)
+        else:
+            self._store.state.record_resolution(str(request.reference), manifest, asked)
+
+    def _record(self, source: Source, known: ModelDocuments, layers: Sequence[Layer]) -> None:
         """Remember what was pulled: the documents first, so that a record never names what is not on the disk."""
         stored = tuple(self._store.content.add(body, algorithm=digest.algorithm) for digest, body in known.bodies)
         has = self._store.content.has
@@ -272,7 +273,6 @@ class Models:
                 documents=stored,
             )
         )
-        state.record_resolution(str(request.reference), known.digest, time.time())
         self._remember(known)
 
     def _load(self, manifest: Digest) -> ModelDocuments | None:
