@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SAMPLE = 64
+_IMAGE = re.compile(r"[0-9a-f]{32}\.erofs")
 _DELETED = "//deleted"
 
 
@@ -119,12 +121,14 @@ def shown_view(mount: Mount, views: Path) -> str | None:
     """Which view (its id) of the directory ``views`` a mount shows, wherever it is attached; None when it is not one of ours.
 
     An EROFS mount names its image, directly or through its loop device; a bound directory names its place in its filesystem, of
-    which only the last two components are certain from here.
+    which only the last two components are certain from here. So it is with the image behind a loop device that another container made: the
+    kernel shows its path from where the state directory was mounted there.
     """
     if mount.filesystem == "erofs":
-        source = Path(mount.source)
-        image = backing_file(source.name) if mount.source.startswith("/dev/loop") else source
-        return image.name.removesuffix(".erofs") if image is not None and _same_path(image.parent, views) else None
+        if mount.source.startswith("/dev/loop"):
+            return _image_behind(mount.source, views)
+        image = Path(mount.source)
+        return image.name.removesuffix(".erofs") if _same_path(image.parent, views) else None
     root = Path(mount.root.removesuffix(_DELETED))
     return root.name if root.parent.name == views.name and views.name and _same_device(mount, views) else None
 
@@ -207,6 +211,13 @@ def _show_directory(directory: Path, mountpoint: Path, place: int) -> None:
     except OSError:
         mounts.unmount(mountpoint)
         raise
+
+
+def _image_behind(device: str, views: Path) -> str | None:
+    image = backing_file(Path(device).name)
+    if image is None or not (_same_path(image.parent, views) or (image.parent.name == views.name and _IMAGE.fullmatch(image.name))):
+        return None
+    return image.name.removesuffix(".erofs")
 
 
 def _same_path(one: Path, other: Path) -> bool:
