@@ -84,7 +84,12 @@ def _mount(engine: Engine, request: VolumeRequest, place: Path, watch: Watcher) 
 
     volume = f"csi-model mount {place}"
     # What is wrong with the target is said before hours of pulling, not after.
-    if not targets.what_is_mounted(targets.Target.parse(str(place), root=_ROOT)):
+    mounted = targets.what_is_mounted(targets.Target.parse(str(place), root=_ROOT))
+    if mounted and engine.store.state.publication(str(place)) is None:
+        # Kubelet names the same model for the same target; a person may name another one, and nothing is left that would tell.
+        msg = f"{place} carries a mount that csi-model has no record of ({mounted[-1].filesystem}); unmount it first (`csi-model unmount {place}`)"
+        raise ConflictError(msg)
+    if not mounted:
         _make_ready(place)
         manifest = engine.store.state.pinned(volume, str(request.reference)) or engine.models.resolved(request)
         if manifest is None or engine.models.find(manifest, request.selection) is None:

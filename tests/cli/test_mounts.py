@@ -85,6 +85,18 @@ def test_mounting_again_is_fine_and_something_else_is_not(person: Person, regist
     assert person.run("rm", reference).exit_code == 0
 
 
+def test_a_mount_without_a_record_is_not_taken_for_what_is_asked(person: Person, registry: FakeRegistry) -> None:
+    """When the state database is lost, nobody can tell which reference a person's mount was made by; unmounting it helps."""
+    reference, target = push_artifact(registry, "llm/tiny", FILES), person.folder / "tiny"
+    assert person.run("mount", reference, str(target), "--plain-http").exit_code == 0
+    (person.state / "state.db").write_bytes(b"garbage" * 5000)
+    for name in (f"{registry.host}/llm/other:v1", reference):
+        assert person.run("mount", name, str(target), "--plain-http").exit_code == 5
+    assert person.run("unmount", str(target)).exit_code == 0
+    assert person.run("mount", reference, str(target), "--plain-http").exit_code == 0
+    assert person.run("unmount", str(target)).exit_code == 0
+
+
 def test_after_a_reboot_the_same_command_brings_it_back(person: Person, registry: FakeRegistry) -> None:
     """When the mounts are gone and the state is not, doctor tells, and mounting again shows the same model without the registry."""
     reference, target = push_artifact(registry, "llm/tiny", FILES), person.folder / "tiny"
