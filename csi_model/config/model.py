@@ -127,13 +127,14 @@ class Pull(_Section):
     connect_timeout: Seconds = Field(default=10, description="Limit for connecting to a registry, name look-up and TLS handshake included.")
     stall_timeout: Seconds = Field(
         default=30,
-        description="A response that delivers less than 16 KiB in so long, unless that ends it, is given up and asked for again.",
+        description="A response that delivers less than 16 KiB in so long, or less than 4 MiB in ten times so long, unless that ends it, is given up "
+        "and asked for again.",
     )
     retries: Count = Field(
         default=5,
         ge=0,
         le=100,
-        description="Attempts after the first, with jittered exponential backoff, for a request that made no progress. "
+        description="Attempts after the first, with jittered exponential backoff, for a request that made no progress (1 MiB, or its end). "
         "A registry that asks for a pause (Retry-After) of up to a minute gets it; a longer one ends the pull with an error that names it.",
     )
     free_space_reserve: ByteCount = Field(default=1 << 30, description="Bytes that a pull leaves free on the state directory's filesystem.")

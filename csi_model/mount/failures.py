@@ -25,6 +25,8 @@ _MOUNTING = {
 def explain(error: OSError) -> str:
     """What a failed mount operation means, for people."""
     known = _MOUNTING.get(error.errno or 0)
+    if error.errno == errno.ENOENT and str(error.filename).startswith("/dev/"):
+        known = f"there is no {error.filename}; load the module loop, and give the driver's container the host's /dev"
     return f"{error.strerror} ({known})" if known else str(error.strerror)
 
 

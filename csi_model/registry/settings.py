@@ -24,7 +24,7 @@ class HttpSettings:
     connect_timeout: float = 10.0
     stall_timeout: float = 30.0
     retries: int = 5
-    """Attempts after the first for a request that made no progress."""
+    """Attempts after the first for a request that made no progress: 1 MiB in one attempt, or its end."""
     backoff: float = 0.5
     """The first pause; it doubles up to ``backoff_limit``, and a random part of up to half is taken off."""
     backoff_limit: float = 30.0

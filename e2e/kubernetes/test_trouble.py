@@ -146,7 +146,7 @@ def test_a_node_without_loop_devices(node: Node, driver: Installation, artifact:
     pods.end()
     driver.upgrade(config=forced(driver, "erofs-loop"))
     (refused,) = pods.start(manifests.pod("no-loop-forced", volumes))
-    event = refused.wait_event("FailedMount", "FailedPrecondition", "erofs-loop: ")
+    event = refused.wait_event("FailedMount", "FailedPrecondition", "erofs-loop: ", "/dev/loop-control")
     status, detail = driver.doctor()["mounting"]
     assert status == "fail"
     assert detail in event.message, "the same reason"

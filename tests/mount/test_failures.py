@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from csi_model.errors import MountError, NoSpaceError
+from csi_model.mount.failures import mounting, writing
+
+
+def test_a_missing_file_is_told_from_a_missing_device() -> None:
+    """Without the loop driver the text names the device and the host's /dev, not a layer that would have to be pulled again."""
+    with pytest.raises(MountError, match="no /dev/loop-control; load the module loop"), mounting("mount it"):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/dev/loop-control")
+    with pytest.raises(MountError, match="pull the model again"), mounting("mount it"):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/var/lib/csi-model/views/x.erofs")
+
+
+def test_a_full_disk_is_told_from_a_full_mount_table() -> None:
+    """ENOSPC means the disk while files are written, and the number of mounts while the kernel mounts."""
+    with pytest.raises(NoSpaceError, match="disk is full"), writing("write it"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(MountError, match=r"fs\.mount-max"), mounting("mount it"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
