@@ -68,7 +68,7 @@ def sha256_cpu() -> float:
 
 
 def publish_latency(registry: Registry, work: Path, _: int) -> dict[str, Any]:
-    """With 110 volumes of a model published, how long each further publish takes."""
+    """With 110 volumes of a model published, how long each further publish takes, without the cost of a client library."""
     model = generate(RegistryFolder(work / "registry"), TAR, 64 * MEBIBYTE, name="small")
     reference = f"{registry.host}/{model.reference}"
     with scratch(work) as folder, running_driver(folder, registry.host) as driver:

@@ -98,7 +98,7 @@ def _node(results: dict[str, Any]) -> Iterator[str]:
         found = results["latency"]
         yield "## Publishing what is here\n"
         yield f"{_when(found)}: one model for 110 volumes at once, pull included, {found['at_once']:.2f} s; then, with 110 published,"
-        yield f"{found['count']} more one after another over the CSI socket (from connecting, each time, to the answer):\n"
+        yield f"{found['count']} more one after another over the CSI socket, from connecting, which kubelet does for each call, to the answer (by a client as light as kubelet's):\n"
         yield "| goal | at most | found | |\n|---|---:|---:|---|"
         yield _goal("warm publish, p50, ms", 5, found["p50"] * 1000)
         yield _goal("warm publish, p99, ms", 20, found["p99"] * 1000)
