@@ -58,6 +58,21 @@ class View:
         key = [str(self.manifest), self.selection.path, self.selection.include, self.selection.exclude]
         object.__setattr__(self, "id", hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32])
 
+    def record(self, strategy: Strategy, size: Totals) -> ViewRecord:
+        """What is remembered of the view when it is mounted."""
+        selection = self.selection
+        return ViewRecord(
+            view_id=self.id,
+            manifest=self.manifest,
+            strategy=strategy.value,
+            path=selection.path,
+            include=selection.include,
+            exclude=selection.exclude,
+            bytes=size.bytes,
+            inodes=size.inodes,
+            last_used=time.time(),
+        )
+
 
 class Build(Flight[None]):
     """The work of getting one view mounted, which no caller's deadline ends; tells how much is copied."""
@@ -106,13 +121,13 @@ class Builder:
         place = self.place(view.id)
         strategy = mounting.mounted_strategy(place)
         if strategy is not None:
-            self._record(view, strategy, size)
+            self._store.state.record_view(view.record(strategy, size))
             return strategy, size
         shown = used(root)
         sizes = {layer.content: layer.size for layer in model.layers if layer.content in shown}
         paths = {content: self._store.content.path(content) for content in sizes}
         strategy = self._choose(root, sizes, list(paths.values()))
-        self._record(view, strategy, size)
+        self._store.state.record_view(view.record(strategy, size))
         write = self._write_folder if strategy in _FOLDERS else self._write_image
         mounting.mount_view(write(view.id, root, sizes, paths, flight), strategy, place)
         log.info("view_mounted", view=view.id, manifest=str(view.manifest), strategy=strategy.value, layers=len(sizes))
@@ -174,22 +189,6 @@ class Builder:
             cached = residency(paths)
             warm = is_warm(resident=cached.resident, total=cached.total, available=memory.available_bytes())
         return choose_view(self._ladder, all_whole_raw=links_only(root, sizes), pages_warm=warm)
-
-    def _record(self, view: View, strategy: Strategy, size: Totals) -> None:
-        selection = view.selection
-        self._store.state.record_view(
-            ViewRecord(
-                view_id=view.id,
-                manifest=view.manifest,
-                strategy=strategy.value,
-                path=selection.path,
-                include=selection.include,
-                exclude=selection.exclude,
-                bytes=size.bytes,
-                inodes=size.inodes,
-                last_used=time.time(),
-            )
-        )
 
     def _folder(self, view_id: str) -> Path:
         return self._store.views / view_id

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from typing import TYPE_CHECKING
 
 from csi_model.mount.views import mounted_strategy
-from csi_model.store.records import ViewRecord
 from csi_model.tree.view import Totals
 from csi_model.volumes.views import View
 
@@ -41,22 +39,8 @@ def recognise(state: State, view_id: str, request: VolumeRequest, pinned: Digest
 def remember_view(state: State, view: View, target: Path) -> None:
     """Record a view again that is seen at ``target``, with the size that it is seen to have, where its record is lost."""
     strategy = mounted_strategy(target)
-    if strategy is None or state.view(view.id) is not None:
-        return
-    size, selection = _measure(target), view.selection
-    state.record_view(
-        ViewRecord(
-            view_id=view.id,
-            manifest=view.manifest,
-            strategy=strategy.value,
-            path=selection.path,
-            include=selection.include,
-            exclude=selection.exclude,
-            bytes=size.bytes,
-            inodes=size.inodes,
-            last_used=time.time(),
-        )
-    )
+    if strategy is not None and state.view(view.id) is None:
+        state.record_view(view.record(strategy, _measure(target)))
 
 
 def _candidates(state: State, view_id: str, request: VolumeRequest, pinned: Digest | None) -> tuple[Digest, ...]:
