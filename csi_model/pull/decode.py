@@ -72,18 +72,18 @@ class _Chunks:
         self._piece: Piece | None = None
         self._position = 0
 
-    def next(self) -> bytes:
-        """The next bytes; empty at the end."""
+    def next(self) -> memoryview:
+        """The next bytes, which are there until this or ``close`` is called again; empty at the end."""
+        if self._piece is not None and self._position >= self._piece.length:
+            self.close()
         while self._piece is None:
             piece = next(self._pieces, None)
             if piece is None:
-                return b""
+                return memoryview(b"")
             self._piece, self._position = piece, 0
         with self._piece.view as view:
-            chunk = bytes(view[self._position : self._position + _CHUNK])
+            chunk = view[self._position : self._position + _CHUNK]
         self._position += len(chunk)
-        if self._position >= self._piece.length:
-            self.close()
         return chunk
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class _Gzip:
     def __init__(self, chunks: _Chunks) -> None:
         self._chunks = chunks
         self._member = _new_member()
-        self._rest = b""  # what the member before left over: the beginning of this one
+        self._rest: bytes | memoryview = b""  # what the member before left over: the beginning of this one
         self._ended = False
 
     def readinto(self, buffer: memoryview) -> int:
@@ -114,7 +114,7 @@ class _Gzip:
     def close(self) -> None:
         self._chunks.close()
 
-    def _input(self) -> bytes:
+    def _input(self) -> bytes | memoryview:
         if not self._member.needs_input:
             return b""
         chunk, self._rest = self._rest or self._chunks.next(), b""
@@ -123,7 +123,7 @@ class _Gzip:
             raise CorruptContentError(msg)
         return chunk
 
-    def _decompress(self, chunk: bytes, limit: int) -> bytes:
+    def _decompress(self, chunk: bytes | memoryview, limit: int) -> bytes:
         try:
             return self._member.decompress(chunk, limit)
         except igzip_lib.IsalError as error:  # type: ignore[misc] # its stub says that it is an instance
@@ -160,7 +160,7 @@ class _Zstd:
             cast("IO[bytes]", self), read_size=_CHUNK, read_across_frames=True
         )
 
-    def read(self, _size: int) -> bytes:
+    def read(self, _size: int) -> memoryview:
         """What the decoder calls for its input."""
         chunk = self._chunks.next()
         if chunk:
