@@ -1,4 +1,4 @@
-"""Runs buildah with its storage in a folder of ours, and other programs for what they print."""
+"""Runs buildah with all that it keeps in a folder of ours, and other programs for what they print."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from csi_model.linux.mountinfo import read_mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
 def buildah(work: Path, command: str, *arguments: str) -> None:
-    """Run one command; ``work/storage`` and ``work/run`` are its own.
+    """Run one command; ``work/storage``, ``work/run`` and ``work/networks`` are its own.
 
     Raises:
         RuntimeError: It failed; the message holds the end of what it said.
@@ -23,7 +23,14 @@ def buildah(work: Path, command: str, *arguments: str) -> None:
     # buildah leaves a mount of its storage behind: here it ends with the namespace.
     line = [*in_private(), "buildah", "--root", str(work / "storage"), "--runroot", str(work / "run")]
     limits = _limits() if command == "build" else ()
-    output_of(*line, command, *limits, *arguments, temporary=work / "tmp")
+    output_of(*line, command, *limits, *arguments, temporary=work / "tmp", environment=settings_in(work))
+
+
+def settings_in(work: Path) -> dict[str, str]:
+    """The environment in which buildah, which has no use for a network here, makes its folder and lock for networks in ``work``, not in /etc."""
+    settings = work / "containers.conf"
+    settings.write_text(f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{work / "networks"}"\n')
+    return {"CONTAINERS_CONF": str(settings)}
 
 
 def _limits() -> Iterator[str]:
@@ -45,17 +52,19 @@ def in_private() -> tuple[str, ...]:
     return ("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", 'mount --rbind / /mnt && exec chroot /mnt "$@"', "sh")
 
 
-def output_of(*command: str, stdin: str | None = None, temporary: Path | None = None) -> str:
-    """What a program prints. ``temporary`` is made and named to it as the folder for its temporary files.
+def output_of(*command: str, stdin: str | None = None, temporary: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    """What a program prints, in this process's environment and ``environment``.
+
+    ``temporary`` is made and named to it as the folder for its temporary files.
 
     Raises:
         RuntimeError: It failed; the message holds the end of what it said.
     """
-    environment = dict(os.environ)
+    variables = {**os.environ, **(environment or {})}
     if temporary is not None:
         temporary.mkdir(exist_ok=True)
-        environment["TMPDIR"] = str(temporary)
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=environment)
+        variables["TMPDIR"] = str(temporary)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         msg = f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
         raise RuntimeError(msg)

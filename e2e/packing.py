@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2e.buildah import in_private, output_of
+from e2e.buildah import in_private, output_of, settings_in
 
 if TYPE_CHECKING:
     from e2e.registry import Registry
@@ -136,7 +136,7 @@ def two_layers(model: Path, work: Path) -> tuple[Path, Path]:
     """
     work.mkdir()
     # One namespace for all of it: what buildah mounts for one command, the next has to see.
-    output_of(*in_private(), "sh", "-c", _TWO_LAYERS, "sh", str(work), str(model), temporary=work / "tmp")
+    output_of(*in_private(), "sh", "-c", _TWO_LAYERS, "sh", str(work), str(model), temporary=work / "tmp", environment=settings_in(work))
     return work / "layout", work / "expected"
 
 
