@@ -2,9 +2,9 @@
 
 What cannot be read is lost, and this is what it means. A layer: it is pulled again, or found by its digest and delivered once more by
 whoever names it. A model: it is recognised by its manifest, and counts as one that needs credentials. A resolution: the next publish asks
-the registry. A pin: the volume takes what its tag names now. A publication: its mount lives on, is recognised when it is published again
-(volumes/recognise.py), and goes with its unpublish. A view: it is built again. The damaged file stays beside the new one for whoever
-wants to look.
+the registry. A pin: the volume takes what its publication names, or else what its tag names now. A publication: its mount lives on, is
+recognised when it is published again (volumes/recognise.py), and goes with its unpublish. A view: it is built again. The damaged file
+stays beside the new one for whoever wants to look.
 """
 
 from __future__ import annotations

@@ -221,10 +221,10 @@ class Volumes:
         record = state.publication(place)
         if mounted := targets.what_is_mounted(call.place):
             return self._already_there(call, record, mounted)
-        pinned = state.pinned(call.volume_id, reference)
-        # A volume that was published at this very target had its right to the model checked then; a reboot does not take it away.
-        granted = record is not None and _same(record, call)
-        view, model = self._model(call, pinned, granted=granted)
+        # A volume that was published at this very target had its right to what it showed checked then: a reboot takes neither away.
+        former = record.manifest if record is not None and _same(record, call) else None
+        pinned = state.pinned(call.volume_id, reference) or former
+        view, model = self._model(call, pinned, granted=former is not None and pinned == former)
         with self._views.hold(view, model, call.deadline, call.waiter) as shown:
             if call.waiter.cancelled:
                 msg = "the volume was unpublished while it was being published"

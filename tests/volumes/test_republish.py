@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_model.config.model import Views
-from csi_model.errors import ConflictError, NotFoundError
+from csi_model.errors import ConflictError, NotFoundError, UnauthenticatedError
 from csi_model.linux import mounts
 from csi_model.linux.mountinfo import mounts_at, read_mounts
 from csi_model.volumes import volumes
 from csi_model.volumes.engine import open_engine
 from csi_model.volumes.request import VolumeRequest
 from tests.fakes.models import push_artifact, push_tars, tar_of
-from tests.fakes.registry import FakeRegistry, Fault
-from tests.volumes.conftest import Node, secret
+from tests.fakes.registry import BasicAuth, FakeRegistry, Fault
+from tests.volumes.conftest import PASSWORD, USER, Node, secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +120,45 @@ def test_a_mount_that_failed_after_a_reboot_takes_no_right_away(halted: Node, pr
         assert engine.store.state.publication(str(target)) == before
         (target / "in the way").unlink()
         assert halted.publish(reference, secrets=secret(private.host)).joinpath("config.json").read_bytes() == b"{}"
+
+
+def _turn_private(node: Node, registry: FakeRegistry) -> str:
+    """Volume a is published and gone with a reboot; then its tag moves to a private manifest, which another volume is published with."""
+    reference = push_tars(registry, "llm/car", tar_of({"public": b"1"}))
+    with node.running():
+        node.publish(reference)
+    _reboot(node)
+    registry.auth = BasicAuth({USER: PASSWORD})
+    push_tars(registry, "llm/car", tar_of({"private": b"2"}))
+    with node.running():
+        node.publish(reference, "owner", secrets=secret(registry.host), pullPolicy="Always")
+    return reference
+
+
+def _change_records(node: Node, statement: str) -> None:
+    with closing(sqlite3.connect(node.folder / "state" / "state.db")) as database, database:
+        database.execute(statement)
+
+
+def test_a_record_without_its_pin_brings_back_what_it_names(halted: Node, registry: FakeRegistry) -> None:
+    """A damaged database may lose a pin: the volume is shown its own manifest, with no question, and never what the tag names by now."""
+    reference = _turn_private(halted, registry)
+    _change_records(halted, "DELETE FROM pin WHERE volume_id = 'a'")
+    with halted.running() as engine:
+        assert [file.name for file in halted.publish(reference).iterdir()] == ["public"]
+        record = engine.store.state.publication(str(halted.target("a")))
+        assert record is not None
+        assert engine.store.state.pinned("a", reference) == record.manifest
+
+
+def test_a_record_gives_no_right_to_what_a_pin_names(halted: Node, registry: FakeRegistry) -> None:
+    """Where record and pin contradict each other, the registry is asked about the pin's manifest, as for any other volume."""
+    reference = _turn_private(halted, registry)
+    _change_records(halted, "UPDATE pin SET manifest = (SELECT manifest FROM pin WHERE volume_id = 'owner')")
+    with halted.running():
+        with pytest.raises(UnauthenticatedError):
+            halted.publish(reference)
+        assert not any(halted.target("a").iterdir())
 
 
 def test_a_first_mount_that_failed_leaves_no_record(node: Node, registry: FakeRegistry) -> None:
