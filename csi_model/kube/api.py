@@ -11,10 +11,10 @@ import httpx2
 import msgspec
 from lightkube import Client, KubeConfig
 from lightkube.core.exceptions import ConfigError
+from lightkube.core.resource import ApiInfo, GlobalResource, ResourceDef
 from lightkube.models.core_v1 import EventSource, ObjectReference
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Event, Node
-from lightkube.resources.storage_v1 import CSINode
 from lightkube.types import PatchType
 
 from csi_model.errors import (
@@ -46,6 +46,22 @@ _KINDS: dict[int, type[CsiModelError]] = {
     # A patch whose test fails, too.
     422: InvalidRequestError,
 }
+
+
+class _Driver(msgspec.Struct):
+    name: str
+
+
+class _Listing(msgspec.Struct):
+    drivers: list[_Driver] | None = None
+
+
+class _CSINode(GlobalResource, msgspec.Struct):
+    """What is read of a CSINode. An empty list is null on the wire when Go's is nil, and lightkube's own model takes that for an error."""
+
+    spec: _Listing | None = None
+
+    _api_info = ApiInfo(ResourceDef("storage.k8s.io", "v1", "CSINode"), plural="csinodes", verbs=["get"])
 
 
 class Cluster(Protocol):
@@ -119,7 +135,8 @@ class ApiServer:
     def has_driver(self, node: str, driver: str) -> bool:
         """See the protocol."""
         with _translated(f"read CSINode {node}"):
-            return any(listed.name == driver for listed in self._client.get(CSINode, node).spec.drivers)
+            spec = self._client.get(_CSINode, node).spec
+            return any(listed.name == driver for listed in (spec.drivers if spec else None) or ())
 
     def close(self) -> None:
         """Close idle connections."""

@@ -89,6 +89,23 @@ def test_taints_and_drivers_are_read(api: FakeApiServer, cluster: ApiServer) -> 
     assert cluster.has_driver(NODE, DRIVER)
 
 
+@pytest.mark.parametrize("spec", [{"drivers": None}, {"drivers": []}, {}, None])
+def test_a_csinode_without_drivers_lists_none(api: FakeApiServer, cluster: ApiServer, spec: object) -> None:
+    """An empty list may be null on the wire, or absent: no driver is listed yet, and nothing is wrong with the server."""
+    api.add_node(NODE)
+    api.state.csinodes[NODE]["spec"] = spec
+    assert not cluster.has_driver(NODE, DRIVER)
+
+
+@pytest.mark.parametrize("spec", ["x", {"drivers": "x"}, {"drivers": [DRIVER]}, {"drivers": [{"name": 1}]}])
+def test_a_csinode_that_makes_no_sense_is_unavailable(api: FakeApiServer, cluster: ApiServer, spec: object) -> None:
+    """What is no list of drivers ends no thread of ours."""
+    api.add_node(NODE)
+    api.state.csinodes[NODE]["spec"] = spec
+    with pytest.raises(UnavailableError, match=f"read CSINode {NODE}"):
+        cluster.has_driver(NODE, DRIVER)
+
+
 def test_a_patch_removes_ours_and_no_other(api: FakeApiServer, cluster: ApiServer) -> None:
     """Both of our taints go, those around them stay whole; a patch made for another list changes nothing."""
     others = [
