@@ -93,12 +93,12 @@ class ContentStore:
             msg = f"content {digest} is longer than the {limit} bytes that a document of its kind may have"
             raise InvalidRequestError(msg)
         if hashlib.new(digest.algorithm, data).hexdigest() != digest.hex:
-            msg = f"content {digest} is damaged on this disk; remove what uses it with `csi-model rm` and pull it again"
+            msg = f"content {digest} is damaged on this disk; its next pull repairs it"
             raise CorruptContentError(msg)
         return data
 
     def add(self, data: bytes, *, algorithm: str = "sha256") -> Digest:
-        """Store a small document durably and return its digest; storing it twice is storing it once.
+        """Store a small document durably and return its digest; storing it twice is storing it once, and repairs what was damaged.
 
         Raises:
             NoSpaceError: the disk is full; nothing is left behind.
@@ -106,7 +106,7 @@ class ContentStore:
         digest = Digest(algorithm, hashlib.new(algorithm, data).hexdigest())
         target = self.path(digest)
         with disk_errors(f"cannot store content {digest}"):
-            if target.is_file() and target.stat().st_size == len(data):
+            if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
                 fsync_directory(target.parent)  # another thread may have just renamed it
                 return digest
             temporary = self._ingest / f".add-{secrets.token_hex(8)}"

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+
 from csi_model.errors import CorruptContentError, InvalidRequestError, NotFoundError, UnsupportedError
 from csi_model.formats.classify import needs_config, place, refuse_index
 from csi_model.oci.document import MAX_DOCUMENT
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from csi_model.oci.digest import Digest
     from csi_model.sources.protocol import Source
     from csi_model.store.content import ContentStore
+
+log = structlog.get_logger(__name__)
 
 _MAX_NESTING = 4
 """Indexes within indexes; real ones nest once."""
@@ -63,7 +67,10 @@ def fetch(source: Source, descriptor: Descriptor) -> ModelDocuments:
 
 
 def load(content: ContentStore, digest: Digest) -> ModelDocuments | None:
-    """The same from the store, for a manifest that was fetched before; None when some of it is not there."""
+    """The same from the store, for a manifest that was fetched before; None when some of it is not there, or damaged.
+
+    What is damaged stays until it is fetched again and ``ContentStore.add`` replaces it: readers beside a driver come here, too.
+    """
     try:
         body = content.read(digest, MAX_DOCUMENT)
         manifest = parse_document(body, media_type=None, trusted=True)
@@ -71,6 +78,9 @@ def load(content: ContentStore, digest: Digest) -> ModelDocuments | None:
             return None
         config = content.read(manifest.config.digest, MAX_DOCUMENT) if needs_config(manifest) else None
     except NotFoundError:
+        return None
+    except CorruptContentError as error:
+        log.error("document_damaged", error=str(error))  # noqa: TRY400 - it is handled here
         return None
     return ModelDocuments(digest, manifest, place(manifest, config))
 

@@ -75,14 +75,18 @@ def test_damage_is_noticed_when_a_document_is_read(store: Store) -> None:
         store.content.read(digest, 10)
 
 
-def test_adding_repairs_a_file_of_the_wrong_length(store: Store) -> None:
-    """A name over too few bytes is replaced when the same document is added again."""
+@pytest.mark.parametrize("damage", [b"we", b"Weights"], ids=["length", "bytes"])
+def test_adding_repairs_a_damaged_file(store: Store, damage: bytes) -> None:
+    """A name over too few bytes, or over others, is replaced when the same document is added again; who has it open reads on."""
     digest = store.content.add(b"weights")
     path = store.content.path(digest)
     path.chmod(0o644)
-    path.write_bytes(b"we")
-    store.content.add(b"weights")
+    path.write_bytes(damage)
+    with path.open("rb") as reader:
+        store.content.add(b"weights")
+        assert reader.read() == damage
     assert store.content.read(digest, 10) == b"weights"
+    assert path.stat().st_mode & 0o7777 == 0o444
 
 
 def test_removal_leaves_hard_links_their_bytes(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Image indexes on their way to a mount: which manifest is taken, and which index is refused."""
+"""Documents on their way to a mount: which manifest of an index is taken, which is refused, and what damage to a stored one means."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.errors import NotFoundError, UnsupportedError
+from csi_model.oci.manifest import Manifest, parse_document
 from csi_model.oci.platform import Platform
 from tests.fakes.models import push_index, push_tars, tar_of
 
@@ -95,3 +96,25 @@ def test_an_index_of_models_is_refused_by_name(node: Node, registry: FakeRegistr
     )
     with pytest.raises(UnsupportedError, match="KitOps ModelKit"):
         node.publish(reference)
+
+
+@pytest.mark.parametrize("which", ["manifest", "config"])
+def test_a_damaged_document_is_fetched_again(halted: Node, registry: FakeRegistry, which: str) -> None:
+    """A stored document of other bytes counts as one that is not here: it is refused where nothing may be fetched, else made good."""
+    reference = push_tars(registry, "llm/car", tar_of({"mine": b"1"}))
+    with halted.running() as engine:
+        halted.publish(reference)
+        halted.unpublish()
+        (model,) = engine.store.state.models()
+        body = registry.manifests["llm/car", "v1"][1]
+        manifest = parse_document(body, media_type=None, trusted=True)
+        assert isinstance(manifest, Manifest)
+        path = engine.store.content.path(model.manifest if which == "manifest" else manifest.config.digest)
+    good = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(bytes(len(good)))
+    with halted.running():
+        with pytest.raises(NotFoundError, match="pullPolicy is Never"):
+            halted.publish(reference, pullPolicy="Never")
+        assert [file.name for file in halted.publish(reference, "b").iterdir()] == ["mine"]
+    assert path.read_bytes() == good
