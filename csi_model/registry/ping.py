@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import email.utils
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csi_model.registry.cancellation import Cancellation
 from csi_model.registry.origin import Origin, Url
+from csi_model.registry.retry import parse_date
 from csi_model.registry.settings import api_host
 from csi_model.registry.transport import Request, Transport
 
@@ -50,10 +50,5 @@ def ping(registry: str, settings: HttpSettings) -> Pong:
 
 
 def _ahead(date: str | None) -> float | None:
-    if date is None:
-        return None
-    try:
-        told = email.utils.parsedate_to_datetime(date)
-    except ValueError:
-        return None
-    return (told.replace(tzinfo=told.tzinfo or dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
+    told = parse_date(date) if date is not None else None
+    return (told - dt.datetime.now(dt.UTC)).total_seconds() if told is not None else None

@@ -79,10 +79,14 @@ def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    date = parse_date(text)
+    return None if date is None else max(0.0, (date - now).total_seconds())
+
+
+def parse_date(text: str) -> dt.datetime | None:
+    """The moment that a header's date names (RFC 9110, section 5.6.7), in UTC where it names no zone; None when it is not a date."""
     try:
         date = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a zone that is further away than years are counted
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=dt.UTC)
-    return max(0.0, (date - now).total_seconds())
+    return date.replace(tzinfo=date.tzinfo or dt.UTC)

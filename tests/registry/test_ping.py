@@ -40,6 +40,7 @@ def test_another_server_is_none() -> None:
         ("Thu, 01 Jan 2099 00:00:00 -0000", True),
         ("Thu, 01 Jan 1970 00:00:00 GMT", False),
         ("not a date", None),
+        ("Thu, 01 Jan 2099 00:00:00 +99999999999999999", None),
         (None, None),
     ],
 )

@@ -26,6 +26,10 @@ SETTINGS = HttpSettings(retries=2, backoff=0.5, backoff_limit=4, retry_after_lim
         ("-3", None),
         ("soon", None),
         ("", None),
+        ("Thu, 01 Jan 2026 12:00:30 +99999999999999999", None),
+        ("Thu, 01 Jan 2026 12:00:30 -99999999999999999", None),
+        ("Thu, 01 Jan 99999 12:00:30 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
         (None, None),
     ],
 )
