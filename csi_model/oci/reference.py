@@ -6,6 +6,7 @@ The grammar is distribution/reference's, with Docker Hub's short names; a digest
 from __future__ import annotations
 
 import functools
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ _MAX_REPOSITORY = 255
 _HUB = "docker.io"
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::([0-9]{{1,5}}))?")
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<address>[0-9A-Fa-f:]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LAYOUT_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
@@ -134,9 +135,20 @@ def _split_registry(name: str) -> tuple[str, str]:
 
 
 def _check_registry(text: str, registry: str) -> None:
-    match = _REGISTRY.fullmatch(registry)
-    if not match or len(registry) > 260 or (match[1] is not None and not 0 < int(match[1]) < 2**16):
+    if not _is_registry(registry):
         raise _refused(text, f"{registry[:80]!r} is not a registry host; expected a name or address and perhaps a port")
+
+
+def _is_registry(registry: str) -> bool:
+    match = _REGISTRY.fullmatch(registry)
+    if not match or len(registry) > 260:
+        return False
+    try:
+        if match["address"] is not None:
+            ipaddress.IPv6Address(match["address"])
+    except ValueError:
+        return False
+    return match["port"] is None or 0 < int(match["port"]) < 2**16
 
 
 def _check_repository(text: str, repository: str) -> None:

@@ -28,13 +28,13 @@ class Origin:
         """The origin of the API of a registry that a reference names.
 
         Raises:
-            InvalidRequestError: its port is none.
+            InvalidRequestError: its address or its port is none.
         """
-        parts = urllib.parse.urlsplit(f"//{registry}")
         try:
+            parts = urllib.parse.urlsplit(f"//{registry}")
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
-            msg = f"{registry[:128]!r} does not name a registry: its port is no number from 1 to 65535"
+            msg = f"{registry[:128]!r} does not name a registry: expected a name or address, and perhaps a port from 1 to 65535"
             raise InvalidRequestError(msg) from error
         plain = registry.lower() in settings.plain_http or (settings.loopback_plain_http and is_loopback(host))
         scheme = "http" if plain else "https"

@@ -100,9 +100,9 @@ def test_loopback_may_be_plain_for_who_asked() -> None:
         parse("http://cdn.example/x", base, settings)
 
 
-@pytest.mark.parametrize("registry", ["localhost:abc", "registry.example:99999", "[::1]:-1"])
+@pytest.mark.parametrize("registry", ["localhost:abc", "registry.example:99999", "[::1]:-1", "[::1"])
 def test_a_port_that_is_none_is_the_callers_mistake(registry: str) -> None:
-    """What names no port is refused as such, and is no bug of ours."""
+    """What names no port or no address is refused as such, and is no bug of ours."""
     with pytest.raises(InvalidRequestError, match="port"):
         Origin.of_registry(registry, HttpSettings())
 
