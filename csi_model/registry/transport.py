@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from csi_model.registry.origin import Origin, Url
     from csi_model.registry.settings import HttpSettings
 
+    _Edition = tuple[int, int, int]
+
 _IDLE_SECONDS = 50.0
 """Most servers and load balancers close an idle connection after 60 s or later."""
 _IDLE_PER_ORIGIN = 32
@@ -121,7 +123,8 @@ class Transport:
         self._resolve = resolve
         self._lock = threading.Lock()
         self._idle: dict[_Key, list[_Connection]] = {}
-        self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._contexts: dict[Path | None, tuple[_Edition | None, ssl.SSLContext]] = {}
+        """What was read of each CA file, with the edition of the file that it was read of."""
         self._closed = False
 
     def send(self, request: Request, cancellation: Cancellation) -> Response:
@@ -223,14 +226,26 @@ class Transport:
 
     def _context(self, origin: Origin) -> ssl.SSLContext:
         ca_file = self.settings.ca_files.get(origin.netloc) or self.settings.ca_files.get(f"{origin.host}:{origin.port}")
+        # Looked at each time: who renews the authorities replaces the file while we run.
+        edition = _edition(ca_file) if ca_file else None
         with self._lock:
-            if ca_file not in self._contexts:
-                self._contexts[ca_file] = _make_context(ca_file)
-            return self._contexts[ca_file]
+            kept = self._contexts.get(ca_file)
+            if kept is None or kept[0] != edition:
+                kept = self._contexts[ca_file] = edition, _make_context(ca_file)
+            return kept[1]
 
 
 class _StaleError(TransientError):
     """A kept connection turned out to be closed."""
+
+
+def _edition(ca_file: Path) -> _Edition:
+    """What changes when the file is written or replaced."""
+    try:
+        status = ca_file.stat()
+    except OSError as error:
+        raise _unusable(ca_file, error) from error
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _make_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -239,7 +254,10 @@ def _make_context(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file:
         try:
             context.load_verify_locations(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
-            msg = f"the CA file {ca_file} cannot be used: {error}"
-            raise InvalidRequestError(msg) from error
+        except OSError as error:  # SSLError is one
+            raise _unusable(ca_file, error) from error
     return context
+
+
+def _unusable(ca_file: Path, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"the CA file {ca_file} cannot be used: {error.strerror or error}")

@@ -67,11 +67,52 @@ def test_plain_http_where_tls_is_expected(kit: Kit, registry: FakeRegistry) -> N
     assert registry.seen == []
 
 
-def test_unusable_ca_file(kit: Kit, registry: FakeRegistry, tmp_path: Path) -> None:
-    """A CA file that is none is named."""
-    (tmp_path / "ca.pem").write_text("no certificate")
-    with pytest.raises(InvalidRequestError, match=r"ca\.pem"):
-        kit.source(registry, loopback_plain_http=False, ca_files={registry.host: tmp_path / "ca.pem"}).resolve(kit.reference(registry))
+@pytest.mark.parametrize("kind", ["no certificate", "empty", "absent", "directory"])
+def test_unusable_ca_file(kit: Kit, registry: FakeRegistry, tmp_path: Path, kind: str) -> None:
+    """A CA file that is none is named when it is needed."""
+    path = tmp_path / "ca.pem"
+    if kind == "directory":
+        path.mkdir()
+    elif kind != "absent":
+        path.write_text("" if kind == "empty" else "no certificate")
+    source = kit.source(registry, loopback_plain_http=False, ca_files={registry.host: path})
+    with pytest.raises(InvalidRequestError, match=r"the CA file .*/ca\.pem cannot be used: "):
+        source.resolve(kit.reference(registry))
+
+
+@pytest.mark.parametrize("how", ["written", "replaced"])
+def test_renewed_ca_file(kit: Kit, read: Callable[..., bytes], tmp_path: Path, how: str) -> None:
+    """A new authority in the CA file counts from the next connection on, whether the file was written anew or another took its place."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    _, old = server_context(tmp_path / "old")
+    context, new = server_context(tmp_path / "new")
+    path = tmp_path / "ca.pem"
+    path.symlink_to(old)
+    with FakeRegistry(tls=context) as registry:
+        blob = registry.add_blob(b"weights")
+        source = kit.source(registry, loopback_plain_http=False, ca_files={registry.host: path})
+        with pytest.raises(UnavailableError, match="caFile"):
+            read(source, blob)
+        if how == "written":
+            old.write_bytes(new.read_bytes())
+        else:
+            # As kubelet updates a mounted Secret: the name leads to another file.
+            path.unlink()
+            path.symlink_to(new)
+        assert read(source, blob) == b"weights"
+
+
+def test_ca_file_is_read_once(kit: Kit, registry: FakeRegistry, tmp_path: Path) -> None:
+    """While the CA file stays as it is, connections share what was read of it, and only its newest edition is kept."""
+    _, ca = server_context(tmp_path)
+    transport = kit.transport(ca_files={registry.host: ca})
+    origin = Origin.of_registry(registry.host, transport.settings)
+    first = transport._context(origin)
+    assert transport._context(origin) is first
+    ca.write_bytes(ca.read_bytes() * 2)
+    assert transport._context(origin) is not first
+    assert len(transport._contexts) == 1
 
 
 def test_nobody_listens(kit: Kit, registry: FakeRegistry) -> None:
