@@ -77,6 +77,13 @@ def test_good_values_are_accepted(path: Any) -> None:
     [
         ({"drivername": "x"}, []),
         ({"driverName": "-x"}, ["driverName"]),
+        ({"driverName": "My.Driver"}, ["driverName"]),
+        ({"driverName": "a..b"}, ["driverName"]),
+        ({"driverName": "a.-b"}, ["driverName"]),
+        ({"driverName": "x" * 64}, ["driverName"]),
+        ({"driverName": "a-.b"}, ["driverName"]),
+        ({"nameOverride": "my_models"}, ["nameOverride"]),
+        ({"fullnameOverride": "models.v2"}, ["fullnameOverride"]),
         ({"kubeletRoot": "var/lib/kubelet"}, ["kubeletRoot"]),
         ({"kubeletRoot": "/var/lib/kubelet/"}, ["kubeletRoot"]),
         ({"image": {"repository": ""}}, ["image", "repository"]),
@@ -87,9 +94,17 @@ def test_good_values_are_accepted(path: Any) -> None:
         ({"config": {"csi": {"kubeletRoot": "/other"}}}, ["config", "csi"]),
         ({"node": {"terminationGracePeriodSeconds": 20}}, ["node", "terminationGracePeriodSeconds"]),
         ({"node": {"maxUnavailable": "all"}}, ["node", "maxUnavailable"]),
+        ({"node": {"maxUnavailable": 0}}, ["node", "maxUnavailable"]),
+        ({"node": {"maxUnavailable": "0%"}}, ["node", "maxUnavailable"]),
+        ({"node": {"maxUnavailable": "000%"}}, ["node", "maxUnavailable"]),
+        ({"node": {"maxUnavailable": "101%"}}, ["node", "maxUnavailable"]),
         ({"node": {"tolerations": ["nvidia.com/gpu"]}}, ["node", "tolerations", 0]),
         ({"metrics": {"port": 0}}, ["metrics", "port"]),
         ({"controller": {"replicas": 0}}, ["controller", "replicas"]),
+        (
+            {"controller": {"storageClasses": [{"name": "Tiny_Model", "parameters": {"reference": "r/x:y"}}]}},
+            ["controller", "storageClasses", 0, "name"],
+        ),
         ({"controller": {"storageClasses": [{"name": "a", "parameters": {}}]}}, ["controller", "storageClasses", 0, "parameters"]),
         (
             {"controller": {"storageClasses": [{"name": "a", "parameters": {"reference": "r/x:y", "fast": "yes"}}]}},
@@ -101,6 +116,24 @@ def test_wrong_values_are_refused_at_their_path(values: dict[str, Any], path: li
     """A misspelt key, an impossible number, and a configuration that the driver would refuse stop helm before it does anything."""
     (error,) = VALIDATOR.iter_errors(values)
     assert list(error.absolute_path) == path
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"driverName": "x" * 63},
+        {"driverName": "trial.csi-model.dev"},
+        {"driverName": "a--b.4.c9d"},
+        {"nameOverride": "4-models", "fullnameOverride": "models-v2"},
+        {"node": {"maxUnavailable": 1}},
+        {"node": {"maxUnavailable": "1%"}},
+        {"node": {"maxUnavailable": "100%"}},
+        {"controller": {"storageClasses": [{"name": "tiny.v1-model", "parameters": {"reference": "r/x:y"}}]}},
+    ],
+)
+def test_what_kubernetes_takes_is_accepted(values: dict[str, Any]) -> None:
+    """Names and numbers at the edge of what an API server takes."""
+    VALIDATOR.validate(values)
 
 
 def test_the_chart_is_of_this_version() -> None:
