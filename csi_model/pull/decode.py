@@ -1,5 +1,6 @@
 """Decoding: a compressed blob's pieces become the bytes of its layer file, filled into the caller's buffers.
 
+What a blob is, its first bytes say: a media type that says compressed is often wrong about how, and containerd believes the bytes as well.
 Both decoders read across members and frames to the last byte of the blob, and accept nothing behind it: neither garbage nor padding
 (Go's readers, which containerd and the registries' own tools use, refuse both). Output comes only as fast as buffers are offered, so a
 bomb is met by the disk's reserve, never by memory.
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 import zstandard
 from isal import igzip_lib
 
-from csi_model.errors import CorruptContentError
+from csi_model.errors import CorruptContentError, UnsupportedError
 from csi_model.formats.placement import Compression
 from csi_model.pull.zstdframes import MAX_WINDOW, FrameWalker
 
@@ -26,6 +27,10 @@ _CHUNK = 256 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after one byte from 0x50 to 0x5f
+
+_FIXED_HEADER = 10  # of a gzip member; what follows it is said by these flags
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
+_MAX_HEADER = 128 << 10  # an extra field has 64 KiB at most; the format sets names and comments no limit
 
 MAGIC_BYTES = 4
 """How much of a blob ``detect`` wants to see."""
@@ -56,12 +61,11 @@ class Decoder(Protocol):
 
 
 def decoder(compression: Compression, pieces: Iterator[Piece]) -> Decoder:
-    """The decoder for gzip or zstd; it releases the pieces that it takes, the last of them when it is closed."""
-    stream = _Chunks(pieces)
-    if compression is Compression.GZIP:
-        return _Gzip(stream)
-    assert compression is Compression.ZSTD
-    return _Zstd(stream)
+    """The decoder that the first bytes ask for; bytes that are neither gzip nor zstd come out as they are.
+
+    It releases the pieces that it takes, the last of them when it is closed. ``compression`` is what the blob is called, for messages.
+    """
+    return _Detected(compression, _Chunks(pieces))
 
 
 class _Chunks:
@@ -71,9 +75,13 @@ class _Chunks:
         self._pieces = pieces
         self._piece: Piece | None = None
         self._position = 0
+        self._rest: bytes | memoryview = b""
 
-    def next(self) -> memoryview:
-        """The next bytes, which are there until this or ``close`` is called again; empty at the end."""
+    def next(self) -> bytes | memoryview:
+        """The next bytes, which are there until this, ``peek`` or ``close`` is called again; empty at the end."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            return rest
         if self._piece is not None and self._position >= self._piece.length:
             self.close()
         while self._piece is None:
@@ -86,10 +94,70 @@ class _Chunks:
         self._position += len(chunk)
         return chunk
 
+    def put_back(self, rest: bytes | memoryview) -> None:
+        """Bytes at the end of what ``next`` gave that were not needed; they come next."""
+        self._rest = rest
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, ``count`` or more of them while there are so many; they stay to be taken."""
+        head = bytes(self.next())
+        while len(head) < count and (chunk := self.next()):
+            head += chunk
+        self.put_back(head)
+        return head
+
     def close(self) -> None:
         piece, self._piece = self._piece, None
         if piece is not None:
             piece.release()
+
+
+class _Detected:
+    """Any of the decoders, once the first bytes are there."""
+
+    def __init__(self, named: Compression, chunks: _Chunks) -> None:
+        self._named = named
+        self._chunks = chunks
+        self._decoder: Decoder | None = None
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self._decoder is None:
+            self._decoder = self._choose()
+        return self._decoder.readinto(buffer)
+
+    def close(self) -> None:
+        self._chunks.close()
+
+    def _choose(self) -> Decoder:
+        head = self._chunks.peek(MAGIC_BYTES)
+        match detect(head):
+            case Compression.GZIP:
+                return _Gzip(self._chunks)
+            case Compression.ZSTD:
+                return _Zstd(self._chunks)
+        if len(head) < MAGIC_BYTES:
+            msg = f"the blob ends before its {self._named.value} stream begins; it was truncated before it was pushed"
+            raise CorruptContentError(msg)
+        return _Plain(self._chunks)
+
+
+class _Plain:
+    """No stream at all: the bytes as they are."""
+
+    def __init__(self, chunks: _Chunks) -> None:
+        self._chunks = chunks
+
+    def readinto(self, buffer: memoryview) -> int:
+        filled = 0
+        while filled < len(buffer) and (chunk := self._chunks.next()):
+            step = min(len(chunk), len(buffer) - filled)
+            buffer[filled : filled + step] = chunk[:step]
+            self._chunks.put_back(chunk[step:])
+            filled += step
+        return filled
+
+    def close(self) -> None:
+        self._chunks.close()
 
 
 class _Gzip:
@@ -97,57 +165,75 @@ class _Gzip:
 
     def __init__(self, chunks: _Chunks) -> None:
         self._chunks = chunks
-        self._member = _new_member()
-        self._rest: bytes | memoryview = b""  # what the member before left over: the beginning of this one
-        self._ended = False
+        self._member: igzip_lib.IgzipDecompressor | None = None
 
     def readinto(self, buffer: memoryview) -> int:
         filled = 0
-        while filled < len(buffer) and not self._ended:
-            data = self._decompress(self._input(), min(_CHUNK, len(buffer) - filled))
+        while filled < len(buffer):
+            member = self._member or self._begin()
+            if member is None:
+                break
+            data = self._decompress(member, min(_CHUNK, len(buffer) - filled))
             buffer[filled : filled + len(data)] = data
             filled += len(data)
-            if self._member.eof:
-                self._next_member()
+            if member.eof:
+                self._chunks.put_back(member.unused_data)
+                self._member = None
         return filled
 
     def close(self) -> None:
         self._chunks.close()
 
-    def _input(self) -> bytes | memoryview:
-        if not self._member.needs_input:
-            return b""
-        chunk, self._rest = self._rest or self._chunks.next(), b""
-        if not chunk:
-            msg = "the gzip stream ends in the middle of a member; the blob was truncated before it was pushed"
+    def _begin(self) -> igzip_lib.IgzipDecompressor | None:
+        """Go on to the next member; None when there is none."""
+        head = self._chunks.peek(len(_GZIP_MAGIC))
+        if not head:
+            return None
+        if not head.startswith(_GZIP_MAGIC):
+            msg = "the gzip stream is followed by bytes that are none; the blob was damaged or padded before it was pushed"
             raise CorruptContentError(msg)
-        return chunk
+        # igzip loses its place in a header of several fields, or with a checksum, that does not come in one go.
+        while not _has_header(head):
+            if len(head) >= _MAX_HEADER:
+                msg = f"a gzip member's header is longer than {_MAX_HEADER >> 10} KiB; push the layer without such names or comments in it"
+                raise UnsupportedError(msg)
+            length = len(head)
+            head = self._chunks.peek(length + 1)
+            if len(head) == length:
+                raise _cut_short()
+        self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return self._member
 
-    def _decompress(self, chunk: bytes | memoryview, limit: int) -> bytes:
+    def _decompress(self, member: igzip_lib.IgzipDecompressor, limit: int) -> bytes:
+        chunk = self._chunks.next() if member.needs_input else b""
+        if member.needs_input and not chunk:
+            raise _cut_short()
         try:
-            return self._member.decompress(chunk, limit)
+            return member.decompress(chunk, limit)
         except igzip_lib.IsalError as error:  # type: ignore[misc] # its stub says that it is an instance
             msg = f"the gzip stream is damaged ({error})"
             raise CorruptContentError(msg) from error
 
-    def _next_member(self) -> None:
-        rest = bytes(self._member.unused_data)
-        while len(rest) < len(_GZIP_MAGIC):
-            chunk = self._chunks.next()
-            if not chunk:
-                break
-            rest += chunk
-        if not rest:
-            self._ended = True
-            return
-        if not rest.startswith(_GZIP_MAGIC):
-            msg = "the gzip stream is followed by bytes that are none; the blob was damaged or padded before it was pushed"
-            raise CorruptContentError(msg)
-        self._member, self._rest = _new_member(), rest
+
+def _cut_short() -> CorruptContentError:
+    return CorruptContentError("the gzip stream ends in the middle of a member; the blob was truncated before it was pushed")
 
 
-def _new_member() -> igzip_lib.IgzipDecompressor:
-    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+def _has_header(member: bytes) -> bool:
+    """Whether a member's header (RFC 1952, 2.3) is complete, within ``_MAX_HEADER`` bytes."""
+    if len(member) < _FIXED_HEADER:
+        return False
+    flags, end = member[3], _FIXED_HEADER
+    if flags & _FEXTRA:
+        end += 2 + int.from_bytes(member[end : end + 2], "little")
+    for text in (_FNAME, _FCOMMENT):
+        if flags & text:
+            end = member.find(0, end, _MAX_HEADER) + 1
+            if not end:
+                return False
+    if flags & _FHCRC:
+        end += 2
+    return end <= min(len(member), _MAX_HEADER)
 
 
 class _Zstd:
@@ -160,7 +246,7 @@ class _Zstd:
             cast("IO[bytes]", self), read_size=_CHUNK, read_across_frames=True
         )
 
-    def read(self, _size: int) -> memoryview:
+    def read(self, _size: int) -> bytes | memoryview:
         """What the decoder calls for its input."""
         chunk = self._chunks.next()
         if chunk:

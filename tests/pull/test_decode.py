@@ -3,11 +3,11 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from csi_model.errors import CorruptContentError, UnsupportedError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SKIPPABLE = b"\x53\x2a\x4d\x18" + struct.pack("<I", 5) + b"hello"
+SHORT_MEMBER = gzip.compress(b"short")
 POOL = BufferPool(1)
 
 
@@ -46,6 +47,21 @@ def decoded(compression: Compression, data: bytes, *, step: int = PIECE, room: i
     return bytes(out)
 
 
+def member(
+    text: bytes, *, extra: bytes | None = None, name: bytes | None = None, comment: bytes | None = None, checked: bool = False
+) -> bytes:
+    """A gzip member with those fields in its header, the header's own checksum among them."""
+    flags = 2 * checked | 4 * (extra is not None) | 8 * (name is not None) | 16 * (comment is not None)
+    header = b"\x1f\x8b\x08" + bytes([flags]) + bytes(6)
+    if extra is not None:
+        header += struct.pack("<H", len(extra)) + extra
+    header += b"".join(field + b"\0" for field in (name, comment) if field is not None)
+    if checked:
+        header += struct.pack("<H", zlib.crc32(header) & 0xFFFF)
+    deflate = zlib.compressobj(wbits=-15)
+    return header + deflate.compress(text) + deflate.flush() + struct.pack("<II", zlib.crc32(text), len(text))
+
+
 PARTS = st.lists(st.binary(max_size=3000), min_size=1, max_size=4)
 
 
@@ -53,6 +69,32 @@ PARTS = st.lists(st.binary(max_size=3000), min_size=1, max_size=4)
 def test_gzip_members_are_joined(parts: list[bytes], step: int, room: int) -> None:
     """Members decode one after another, whatever the sizes of pieces and buffers, as ``gzip -d`` does."""
     assert decoded(Compression.GZIP, b"".join(map(gzip.compress, parts)), step=step, room=room) == b"".join(parts)
+
+
+FIELD = st.none() | st.binary(max_size=40).map(lambda field: field.replace(b"\0", b"n"))
+MEMBERS = st.lists(
+    st.tuples(st.binary(max_size=200), st.fixed_dictionaries({"extra": FIELD, "name": FIELD, "comment": FIELD, "checked": st.booleans()})),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(members=MEMBERS, step=st.integers(1, 200))
+def test_gzip_headers_of_every_form_may_be_cut_anywhere(members: list[tuple[bytes, dict[str, Any]]], step: int) -> None:
+    """Extra fields, names, comments and header checksums are passed over, in any combination, wherever pieces end."""
+    data = b"".join(member(text, **fields) for text, fields in members)
+    assert gzip.decompress(data) == b"".join(text for text, _ in members)
+    assert decoded(Compression.GZIP, data, step=step) == gzip.decompress(data)
+
+
+@pytest.mark.parametrize("step", [1000, 128 << 10, PIECE])
+def test_a_gzip_header_has_a_limit(step: int) -> None:
+    """A header up to 128 KiB is read and a longer one refused by name, wherever pieces end, as it must be in memory as a whole."""
+    most = (128 << 10) - 11
+    assert decoded(Compression.GZIP, SHORT_MEMBER + member(b"text", name=b"n" * most), step=step) == b"shorttext"
+    for endless in (member(b"text", name=b"n" * (most + 1)), member(b"", name=b"n" * (1 << 20))[: 1 << 20]):
+        with pytest.raises(UnsupportedError, match="header is longer than 128 KiB"):
+            decoded(Compression.GZIP, endless, step=step)
 
 
 @given(parts=PARTS, step=st.integers(1, 4000), room=st.integers(1, 5000), checksum=st.booleans(), sized=st.booleans())
@@ -85,8 +127,10 @@ def test_damage_is_found_by_the_checks_of_the_format() -> None:
     text = bytes(range(256)) * 100
     checked = zstandard.ZstdCompressor(write_checksum=True).compress(text)
     for compression, data, positions in (
-        (Compression.GZIP, gzip.compress(text), (0, 30, -8, -2)),
-        (Compression.ZSTD, checked, (0, 20, -1)),
+        (Compression.GZIP, gzip.compress(text), (2, 30, -8, -2)),
+        (Compression.ZSTD, checked, (4, 20, -1)),
+        (Compression.GZIP, SHORT_MEMBER + gzip.compress(text), (len(SHORT_MEMBER), len(SHORT_MEMBER) + 1)),
+        (Compression.ZSTD, SKIPPABLE + checked, (len(SKIPPABLE), len(SKIPPABLE) + 3)),
     ):
         for position in positions:
             damaged = bytearray(data)
@@ -100,6 +144,30 @@ def test_an_empty_stream_is_no_stream() -> None:
     for compression in (Compression.GZIP, Compression.ZSTD):
         with pytest.raises(CorruptContentError, match="truncated"):
             decoded(compression, b"")
+
+
+@pytest.mark.parametrize("blob", [b"\x1f", b"\x1f\x8b", b"\x28\xb5\x2f", b"tar"])
+def test_less_than_a_magic_is_no_stream(blob: bytes) -> None:
+    """A blob that ends before it can be told what it is counts as truncated, whatever it is called."""
+    for compression in (Compression.GZIP, Compression.ZSTD):
+        with pytest.raises(CorruptContentError, match="truncated"):
+            decoded(compression, blob)
+
+
+@pytest.mark.parametrize("named", [Compression.GZIP, Compression.ZSTD])
+@pytest.mark.parametrize("step", [1, 3, PIECE])
+def test_the_first_bytes_choose_the_decoder(named: Compression, step: int) -> None:
+    """A blob that is called gzip or zstd and is the other, or neither, is read as what it is, as in containerd."""
+    text = b"models/config.json" + bytes(500)
+    for blob in (gzip.compress(text), zstandard.compress(text), SKIPPABLE + zstandard.compress(text), text):
+        assert decoded(named, blob, step=step) == text
+
+
+@given(blob=st.binary(min_size=4, max_size=3000), step=st.integers(1, 4000), room=st.integers(1, 5000))
+def test_what_is_no_stream_passes_unchanged(blob: bytes, step: int, room: int) -> None:
+    """Bytes that begin neither a gzip member nor a zstd frame come out as they are, whatever the sizes of pieces and buffers."""
+    assume(detect(blob) is Compression.NONE)
+    assert decoded(Compression.GZIP, blob, step=step, room=room) == blob
 
 
 @pytest.mark.parametrize("single", [True, False])
