@@ -122,7 +122,9 @@ class Pull(_Section):
     buffers: Count = Field(
         default=16, ge=2, le=256, description="Buffers of 4 MiB in the process's one pool; bounds the memory of all pulls."
     )
-    decoders: Count = Field(default=4, ge=1, le=16, description="Compressed layers that are decoded at the same time.")
+    decoders: Count = Field(
+        default=8, ge=1, le=64, description="Compressed layers that are decoded at the same time; one registry's are half of them at most."
+    )
     linger: Seconds = Field(default=600, description="How long a pull goes on after the last volume that waits for it has left.")
     connect_timeout: Seconds = Field(default=10, description="Limit for connecting to a registry, name look-up and TLS handshake included.")
     stall_timeout: Seconds = Field(

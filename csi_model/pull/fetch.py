@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_model.errors import RangesIgnoredError
+from csi_model.errors import BusyError, RangesIgnoredError
 from csi_model.pull.body import expect_end, next_piece
 from csi_model.pull.pool import PIECE, Piece
 from csi_model.pull.probe import Probe
@@ -92,8 +92,9 @@ def fetch(
             elif source.ranges:
                 break
             elif source.ranges is None and not probed:
-                stack.enter_context(closing(Probe(source, layer)))
                 probed = True
+                with suppress(BusyError):
+                    stack.enter_context(closing(Probe(source, layer)))
         else:
             expect_end(reader, layer)
             return
@@ -103,6 +104,6 @@ def fetch(
             for piece in window.pieces():
                 offset += piece.length
                 yield piece
-    except RangesIgnoredError as error:
+    except (BusyError, RangesIgnoredError) as error:
         log.warning("fetching over one connection after all", blob=str(layer.digest), offset=offset, reason=str(error))
         yield from fetch(source, layer, offset=offset, pool=pool, stop=stop)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from csi_model.errors import CorruptContentError, NoSpaceError
+from csi_model.errors import BusyError, CorruptContentError, NoSpaceError
 from csi_model.formats.placement import Compression
 from csi_model.linux import pages
 from csi_model.linux.disk import free_bytes
@@ -245,7 +245,7 @@ class Job:
         sums = self._sums()
         blob = Hashes({self._layer.digest.algorithm})
         self._meter.begin(0)
-        outputs = BufferPool(2, share=2)
+        outputs = BufferPool(4)  # two for this layer, which is alone with them
         self._resources.decoders.acquire(self._host, self._stop)
         with ExitStack() as stack:
             stack.callback(self._resources.decoders.release, self._host)
@@ -254,10 +254,11 @@ class Job:
             inner = stack.enter_context(self._stop.child())
             encoded: Iterator[Piece] = stack.enter_context(closing(self._hashed(blob, inner)))
             if self._beside():
-                ahead = Ahead(f"fetch-{self._layer.digest.short}", encoded, depth=2, drop=Piece.release)
-                stack.callback(ahead.close)
-                stack.callback(inner.set)  # before the thread is waited for, should the decoder give up
-                encoded = iter(ahead)
+                with suppress(BusyError):  # no more threads now
+                    ahead = Ahead(f"fetch-{self._layer.digest.short}", encoded, depth=2, drop=Piece.release)
+                    stack.callback(ahead.close)
+                    stack.callback(inner.set)  # before the thread is waited for, should the decoder give up
+                    encoded = iter(ahead)
             self._decode(compression, encoded, outputs, lanes)
             _finish(lanes)
             blob.check(self._layer.digest, f"blob {self._layer.digest}")

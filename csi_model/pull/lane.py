@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from csi_model.errors import BusyError
+from csi_model.pull.threads import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ class Lane:
         Raises:
             CsiModelError: what the work on this or an earlier piece raised.
         """
-        if not self._beside():
+        if not (self._beside() and self._has_thread()):
             try:
                 self._drain()
                 self._work(piece)
@@ -52,9 +54,6 @@ class Lane:
             raise self._error
         with self._idle:
             self._pending += 1
-        if self._thread is None:
-            self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=self._name, daemon=True)
-            self._thread.start()
         self._queue.put(piece)
 
     def finish(self) -> None:
@@ -74,6 +73,12 @@ class Lane:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+
+    def _has_thread(self) -> bool:
+        if self._thread is None:
+            with contextlib.suppress(BusyError):  # no more threads now: this one does the work, as it does for many layers
+                self._thread = begin(self._name, self._run)
+        return self._thread is not None
 
     def _drain(self) -> None:
         with self._idle:
@@ -105,8 +110,7 @@ class Ahead(Generic[_Item]):
         self._queue: queue.Queue[tuple[_Item | None, BaseException | None]] = queue.Queue(depth)
         self._closed = False
         self._over = False
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True)
-        self._thread.start()
+        self._thread = begin(name, self._run)
 
     def __iter__(self) -> Iterator[_Item]:
         while (item := self._get()) is not None:

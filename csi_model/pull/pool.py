@@ -1,8 +1,9 @@
 """Memory for bytes in flight: one pool of page-aligned buffers for the whole process, and the permits that ration it.
 
 Why it cannot deadlock: whoever holds a buffer needs no second one to finish with the first (a pull takes buffers in piece order, and
-only when bytes are there to fill them), and no host may hold more than its share, so a registry that falls silent in the middle
-of its pieces leaves the rest to the others.
+only when bytes are there to fill them). Why slow registries do not hold up the others: a host that holds as many as are free gets no
+more (the dynamic threshold of A. K. Choudhury and E. L. Hahne for shared buffers, 1998), so that one host has half at most, n slow hosts
+come to hold one part in n + 1 each, and as much is left for whoever comes next.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ PIECE = 4 << 20
 
 
 class Permits:
-    """``total`` permits, of which one host holds at most ``share``; who came first is served first, unless its host is at its share."""
+    """``total`` permits, rationed by host as the module says; who came first is served first, unless its host may have no more."""
 
-    def __init__(self, total: int, share: int) -> None:
+    def __init__(self, total: int) -> None:
         self._total = total
-        self._share = share
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
         self._queue: deque[tuple[str, threading.Event]] = deque()
@@ -76,7 +76,7 @@ class Permits:
             return self._held.total()
 
     def _fits(self, host: str) -> bool:
-        return self._held.total() < self._total and self._held[host] < self._share
+        return self._held[host] < self._total - self._held.total()
 
 
 @dataclass(slots=True, eq=False)
@@ -89,10 +89,10 @@ class Buffer:
 
 
 class BufferPool:
-    """At most ``count`` buffers, made when first needed; a host holds at most ``share`` of them (half when not said)."""
+    """At most ``count`` buffers, made when first needed, of which one host holds no more than half."""
 
-    def __init__(self, count: int, *, share: int | None = None) -> None:
-        self._permits = Permits(count, share if share is not None else max(1, count // 2))
+    def __init__(self, count: int) -> None:
+        self._permits = Permits(count)
         self._free: list[Buffer] = []  # last in, first out: few buffers stay warm
 
     def take(self, host: str, stop: Stop) -> Buffer:
@@ -105,10 +105,17 @@ class BufferPool:
         try:
             buffer = self._free.pop()
         except IndexError:
-            memory = aligned_buffer(PIECE)
-            return Buffer(memory, memoryview(memory), host)
+            return self._made(host)
         buffer.host = host
         return buffer
+
+    def _made(self, host: str) -> Buffer:
+        try:
+            memory = aligned_buffer(PIECE)
+        except BaseException:
+            self._permits.release(host)
+            raise
+        return Buffer(memory, memoryview(memory), host)
 
     def give(self, buffer: Buffer) -> None:
         """Take a buffer back; the giver holds no view of it any more."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import closing
-from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 import structlog
 
 from csi_model.errors import CsiModelError
+from csi_model.pull.threads import begin
 
 if TYPE_CHECKING:
     from csi_model.oci.descriptor import Descriptor
@@ -23,9 +22,11 @@ class Probe:
 
     def __init__(self, source: Source, layer: Descriptor) -> None:
         self._reader = source.open(layer, offset=layer.size - 1, length=1)
-        name = f"probe-{layer.digest.short}"
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread = begin(f"probe-{layer.digest.short}", self._run)
+        except BaseException:
+            self._reader.close()
+            raise
 
     def close(self) -> None:
         """End the question."""

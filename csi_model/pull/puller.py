@@ -11,6 +11,7 @@ with their own when those of others fail, and never hears of what they failed wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -32,7 +33,7 @@ from csi_model.pull.pool import BufferPool, Permits
 from csi_model.pull.progress import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from csi_model.mount.strategy import WriteMode
     from csi_model.oci.digest import Digest
@@ -86,7 +87,7 @@ class Puller:
         active_blobs: int = 4,
         connections_per_blob: int = 2,
         buffers: int = 16,
-        decoders: int = 4,
+        decoders: int = 8,
         linger: float = 600.0,
         free_space_reserve: int = 1 << 30,
         counters: Counters | None = None,
@@ -104,8 +105,7 @@ class Puller:
         cores = len(os.sched_getaffinity(0))
         self._resources = Resources(
             pool=BufferPool(buffers),
-            # A decoder is kept for a whole layer: one stays out of reach of a registry that falls silent in all the others.
-            decoders=Permits(decoders, max(1, decoders - 1)),
+            decoders=Permits(decoders),
             connections=connections_per_blob,
             reserve=free_space_reserve,
             crowded=lambda: self._schedule.running() >= cores,
@@ -118,7 +118,8 @@ class Puller:
 
         Raises:
             NoSpaceError: what is missing does not fit beside the reserve; nothing was begun.
-            UnavailableError: the process is stopping.
+            BusyError: there may be no more threads now; layers that had one already go on.
+        UnavailableError: the process is stopping.
         """
         keys = {want: _key(want, source) for want in wants}
         keep = _KEPT // max(1, sum(want.index for want in keys))
@@ -147,10 +148,21 @@ class Puller:
                     attempts[flight] = flight.attempt(want, source, write_mode, keep)
                     flight.waiters += 1
                 layers.append(flight)
-        pull = Pull(wants, layers, attempts, self._leave)
+            try:
+                self._launch(source, new)
+            except BusyError:
+                self._give_up(attempts)
+                raise
+        return Pull(wants, layers, attempts, self._leave)
+
+    def _launch(self, source: Source, new: Sequence[Flight]) -> None:
         for position, flight in enumerate(new):
-            self._schedule.submit(host_of(source), position, _as_here(partial(self._fly, flight)))
-        return pull
+            try:
+                self._schedule.submit(host_of(source), position, _as_here(partial(self._fly, flight)))
+            except BusyError:
+                for unborn in new[position:]:
+                    self._forget(unborn)
+                raise
 
     def buffers_lent(self) -> int:
         """How many buffers of the pool hold bytes now."""
@@ -242,21 +254,26 @@ class Puller:
             return
         self._state.record_layer(blob, compression, result.content, result.size, result.pieces, guard=guard)
 
-    def _leave(self, flights: Sequence[Flight]) -> None:
+    def _leave(self, flights: Iterable[Flight]) -> None:
         with self._lock:
-            for flight in flights:
-                flight.waiters -= 1
-                flight.idle_since = time.monotonic()
-            self._arm()
+            self._give_up(flights)
+
+    def _give_up(self, flights: Iterable[Flight]) -> None:
+        for flight in flights:
+            flight.waiters -= 1
+            flight.idle_since = time.monotonic()
+        self._arm()
 
     def _arm(self) -> None:
         """Have ``_sweep`` called when the first flight has been idle for long enough."""
         idle = [flight.idle_since for flight in self._flights.values() if not flight.waiters]
         if not idle or self._timer is not None or self._closed:
             return
-        self._timer = threading.Timer(max(0.0, min(idle) + self._linger - time.monotonic()), self._sweep)
-        self._timer.daemon = True
-        self._timer.start()
+        timer = threading.Timer(max(0.0, min(idle) + self._linger - time.monotonic()), self._sweep)
+        timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # no more threads now; whoever leaves next tries again
+            timer.start()
+            self._timer = timer
 
     def _sweep(self) -> None:
         with self._lock:

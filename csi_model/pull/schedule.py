@@ -12,7 +12,11 @@ import itertools
 import threading
 import time
 from collections import Counter, defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
+
+from csi_model.errors import BusyError
+from csi_model.pull.threads import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +54,20 @@ class Schedule:
         self._threads: set[threading.Thread] = set()
 
     def submit(self, host: str, position: int, work: Work) -> None:
-        """Have ``work``, which raises nothing, done when its turn comes; lower positions come first."""
+        """Have ``work``, which raises nothing, done when its turn comes; lower positions come first.
+
+        Raises:
+            BusyError: there may be no more threads now, and none that runs would ever come to it.
+        """
         with self._lock:
             heapq.heappush(self._waiting[host], (position, next(self._sequence), work))
-            self._start(host)
+            try:
+                self._start(host)
+            except BusyError:
+                if self._running[host]:
+                    return
+                del self._waiting[host]  # this one only, or a thread would run
+                raise
 
     def running(self) -> int:
         """How many layers hold a slot."""
@@ -65,9 +79,13 @@ class Schedule:
         with self._lock:
             if self._finishing >= _FINISHING:
                 return False
-            self._finishing += 1
             self._running[host] -= 1
-            self._start(host)
+            try:
+                self._start(host)
+            except BusyError:
+                self._running[host] += 1
+                return False
+            self._finishing += 1
             return True
 
     def join(self, grace: float) -> bool:
@@ -84,10 +102,8 @@ class Schedule:
 
     def _start(self, host: str) -> None:
         if self._waiting[host] and self._running[host] < self._per_host:
+            self._threads.add(begin(f"pull-{host}", partial(self._work, host)))
             self._running[host] += 1
-            thread = threading.Thread(target=self._work, args=(host,), name=f"pull-{host}", daemon=True)
-            self._threads.add(thread)
-            thread.start()
 
     def _work(self, host: str) -> None:
         while (work := self._next(host)) is not None:

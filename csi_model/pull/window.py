@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from contextvars import copy_context
 from typing import TYPE_CHECKING
 
+from csi_model.errors import BusyError
 from csi_model.pull.body import expect_end, fill
 from csi_model.pull.pool import PIECE
 from csi_model.pull.stop import Stop
+from csi_model.pull.threads import begin
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -44,10 +45,13 @@ class Window:
         self._turn = offset
         self._ready: dict[int, Piece] = {}
         self._error: BaseException | None = None
-        name = f"fetch-{layer.digest.short}"
-        self._threads = [threading.Thread(target=copy_context().run, args=(self._run,), name=name, daemon=True) for _ in range(connections)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        try:
+            for _ in range(connections):
+                self._threads.append(begin(f"fetch-{layer.digest.short}", self._run))
+        except BusyError:
+            if not self._threads:
+                raise
 
     def pieces(self) -> Generator[Piece, None, None]:
         """The pieces in order; the caller releases each.

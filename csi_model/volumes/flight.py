@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from csi_model.errors import BusyError, StillPullingError, StoppedError
 from csi_model.pull.stop import Stop
+from csi_model.pull.threads import begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -175,6 +177,7 @@ class Flights(Generic[_Kind]):
         """The flight that does ``work`` for ``key``: the one under way, or a new one.
 
         Raises:
+            BusyError: there may be no more threads now.
             UnavailableError: ``stop`` was called.
         """
         with self._lock:
@@ -184,9 +187,7 @@ class Flights(Generic[_Kind]):
             if key in self._flights:
                 return self._flights[key][0]
             flight = self._kind(self._linger)
-            thread = threading.Thread(target=self._fly, args=(key, flight, work), name=self._name, daemon=True)
-            self._flights[key] = (flight, thread)
-            thread.start()
+            self._flights[key] = (flight, begin(self._name, partial(self._fly, key, flight, work)))
             return flight
 
     def under_way(self) -> tuple[_Kind, ...]:

@@ -126,7 +126,7 @@ def test_a_stop_in_the_middle_costs_no_buffer(
 
 def test_a_lane_that_failed_beside_releases_what_comes_inline() -> None:
     """A piece that is put where the lane works inline again, after its thread has failed, goes back like all others."""
-    pool, beside = BufferPool(3, share=3), iter([True, False, False])
+    pool, beside = BufferPool(6), iter([True, False, False])
 
     def work(_: Piece) -> None:
         msg = "full"

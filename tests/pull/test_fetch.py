@@ -75,7 +75,7 @@ def test_a_source_without_ranges_keeps_one_connection(source: MemorySource, monk
 @pytest.mark.parametrize("buffers", [1, 2, 8])
 def test_the_window_works_with_any_number_of_buffers(source: MemorySource, buffers: int) -> None:
     """Four connections and a single buffer get through: buffers are taken in piece order, so the next piece always has one."""
-    data, pool = noise(SIZE), BufferPool(buffers, share=buffers)
+    data, pool = noise(SIZE), BufferPool(2 * buffers)
     layer = source.add(data)
     out = bytearray()
     with closing(Window(source, layer, 0, host="h", pool=pool, stop=Stop(), connections=4)) as window:
@@ -88,7 +88,7 @@ def test_the_window_works_with_any_number_of_buffers(source: MemorySource, buffe
 
 def test_a_window_that_is_given_up_returns_everything(source: MemorySource) -> None:
     """Closing a window half-way gives back the buffers of pieces that nobody took, and the connections."""
-    pool, layer = BufferPool(8, share=8), source.add(noise(SIZE))
+    pool, layer = BufferPool(16), source.add(noise(SIZE))
     with closing(Window(source, layer, 0, host="h", pool=pool, stop=Stop(), connections=3)) as window:
         next(window.pieces()).release()
     assert pool.lent() == source.open_readers == 0
@@ -97,7 +97,7 @@ def test_a_window_that_is_given_up_returns_everything(source: MemorySource) -> N
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_stop_ends_a_stalled_fetch_at_once(source: MemorySource, connections: int) -> None:
     """Who waits for a silent registry is woken by the stop, with one connection or several."""
-    stop, pool = Stop(), BufferPool(8, share=8)
+    stop, pool = Stop(), BufferPool(16)
     layer = source.add(noise(SIZE))
     source.stalls_at = PIECE + 7
     if connections == 1:

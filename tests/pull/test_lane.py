@@ -21,7 +21,7 @@ def a_piece(pool: BufferPool, offset: int) -> Piece:
 
 def test_order_holds_while_the_work_moves_between_threads() -> None:
     """Pieces are worked on in their order though every few of them the lane changes between its own thread and the caller's."""
-    pool, seen, threads = BufferPool(8, share=8), list[int](), set[int]()
+    pool, seen, threads = BufferPool(16), list[int](), set[int]()
     beside = iter([number // 3 % 2 == 0 for number in range(60)])
 
     def work(piece: Piece) -> None:
@@ -40,7 +40,7 @@ def test_order_holds_while_the_work_moves_between_threads() -> None:
 @pytest.mark.parametrize("beside", [True, False])
 def test_an_error_reaches_the_caller_and_no_buffer_is_lost(*, beside: bool) -> None:
     """What the work raises comes out of put or finish, later pieces are not worked on, and all buffers are back."""
-    pool, seen = BufferPool(4, share=4), list[int]()
+    pool, seen = BufferPool(8), list[int]()
 
     def work(piece: Piece) -> None:
         if piece.offset == 2:

@@ -39,9 +39,44 @@ def test_a_host_gets_no_more_than_its_share_while_others_are_served() -> None:
     assert not waiting.is_alive()
 
 
+def test_slow_hosts_leave_as_much_as_each_of_them_has_to_the_next() -> None:
+    """Hosts that take what they can and keep it: of 16 the first has half and the fifth still one; with each that is given back they come to have alike."""
+    permits, stop, hosts = Permits(16), Stop(), "abcd"
+
+    def take_all(host: str) -> int:
+        while permits._fits(host):
+            permits.acquire(host, stop)
+        return permits._held[host]
+
+    assert [take_all(host) for host in hosts] == [8, 4, 2, 1]
+    assert take_all("late") == 1
+    permits.release("late")
+    for _ in range(10):
+        for host in hosts:
+            permits.release(host)
+            take_all(host)
+    assert {take_all(host) for host in hosts} == {3, 4}
+    assert take_all("late") == 2
+
+
+def test_memory_that_is_not_there_costs_no_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A buffer that could not be made is not counted as lent."""
+    pool, stop = BufferPool(2), Stop()
+
+    def exhausted(_: int) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("csi_model.pull.pool.aligned_buffer", exhausted)
+        with pytest.raises(MemoryError):
+            pool.take("a", stop)
+    assert pool.lent() == 0
+    assert len(pool.take("a", stop).view) == PIECE
+
+
 def test_permits_go_to_who_came_first() -> None:
     """Freed permits are handed out in the order in which they were asked for."""
-    permits, stop, order = Permits(1, 1), Stop(), list[int]()
+    permits, stop, order = Permits(1), Stop(), list[int]()
     permits.acquire("a", stop)
     threads = []
     for number in range(5):
@@ -63,7 +98,7 @@ def test_permits_go_to_who_came_first() -> None:
 
 def test_a_stop_ends_the_wait_for_a_permit_and_takes_none() -> None:
     """Who is stopped while waiting leaves neither the queue nor the count changed."""
-    permits, stop = Permits(1, 1), Stop()
+    permits, stop = Permits(1), Stop()
     permits.acquire("a", stop)
     failed = list[BaseException]()
 

@@ -46,7 +46,7 @@ def far(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reg
 
 
 def fetched(source: RegistrySource, layer: Descriptor) -> bytes:
-    pool, data = BufferPool(8, share=8), bytearray()
+    pool, data = BufferPool(16), bytearray()
     for piece in fetch(source, layer, offset=0, pool=pool, stop=Stop(), connections=3):
         assert piece.offset == len(data)
         data += piece.view

@@ -48,6 +48,22 @@ def test_many_waiters_share_one_run() -> None:
     assert len(runs) == 1
 
 
+def test_work_that_gets_no_thread_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can start, who asks is told to come again, and is served when he does."""
+    flights: Flights[Flight[str]] = Flights(Flight, "test", linger=60)
+
+    def at_the_limit(_: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", at_the_limit)
+        with pytest.raises(BusyError, match="no more threads"):
+            flights.join("k", lambda _: "done")
+    assert flights.under_way() == ()
+    assert flights.join("k", lambda _: "done").wait() == "done"
+
+
 def test_a_deadline_ends_the_wait_and_not_the_work() -> None:
     """A wait that runs out says how far the work is; a later wait gets the result of the same run."""
     release = threading.Event()
