@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from csi_model.errors import InvalidRequestError
+from csi_model.registry.noproxy import is_excepted
 from csi_model.registry.origin import is_loopback
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def proxy_for(origin: Origin) -> Proxy | None:
         return None
     proxies = urllib.request.getproxies_environment()
     value = proxies.get(origin.scheme) or proxies.get("all")
-    # typeshed lacks the function, which the standard library's own opener uses.
-    if not value or urllib.request.proxy_bypass_environment(f"{origin.host}:{origin.port}", proxies):  # type: ignore[attr-defined]
+    if not value or is_excepted(proxies.get("no", ""), origin.host, origin.port):
         return None
     try:
         parts = urllib.parse.urlsplit(value if "://" in value else f"http://{value}")
