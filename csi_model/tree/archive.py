@@ -29,7 +29,6 @@ _MAX_EXTENDED = 1 << 20  # Go's limit
 _MAX_FILE = 1 << 46  # 64 TiB: more than any model, and far from every overflow
 _MAX_ID = 2**32 - 1
 _ZEROS = bytes(BLOCK)
-_TRAILER = 1 << 16
 
 _KINDS: Final = {
     b"0": Kind.FILE,
@@ -89,18 +88,14 @@ class Archive:
                 raise UnsupportedError(msg)
 
     def _close(self, block: bytes) -> Generator[Want, bytes, None]:
-        """Two blocks of zeros end an archive, and zeros alone may follow; like Go, take the end of the bytes for an end as well."""
+        """Two blocks of zeros end an archive, whatever follows; like Go, take the end of the bytes for an end as well."""
         if self._records or self._long:
             msg = "the extended header before it describes no entry"
             raise self._malformed(msg)
-        at = self._header_at
         if len(block) == BLOCK:
-            at += BLOCK
-            while block and not block.strip(b"\0"):
-                block = yield at, _TRAILER
-                at += len(block)
-            if block:
-                msg = "other bytes than zeros follow the end of the archive"
+            second = yield self._header_at + BLOCK, BLOCK
+            if second.strip(b"\0"):
+                msg = "a block of zeros is followed by other bytes instead of a second one"
                 raise self._malformed(msg)
         elif block:
             msg = "the archive ends in the middle of a header"
@@ -113,11 +108,11 @@ class Archive:
     def _extended(self, header: Header) -> Generator[Want, bytes, int]:
         """A header that describes the next entry (or, ``g``, all of them: ignored, as containerd does); returns where it ends."""
         at = self._header_at + BLOCK
-        if header.type == b"g":
-            return at + header.size
         if header.size > _MAX_EXTENDED:
             msg = f"an extended header of {header.size} bytes is above the limit of {_MAX_EXTENDED}"
             raise ValueError(msg)
+        if header.type == b"g":
+            return at + header.size
         body = (yield from self._must(at, header.size)) if header.size else b""
         if header.type == b"x":
             self._records = pax.parse_records(body)

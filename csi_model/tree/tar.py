@@ -54,7 +54,7 @@ class TarIndexer:
             raise self._failure
         start = self._position
         end = self._position = start + len(data)
-        while self._at + len(self._pending) < end:
+        while self._entries is None and self._at + len(self._pending) < end:
             begin = self._at + len(self._pending) - start
             self._pending += bytes(data[begin : begin + self._length - len(self._pending)])
             if len(self._pending) < self._length:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 
 from csi_model.errors import CorruptContentError, CsiModelError, UnsupportedError
 from csi_model.tree import archive
-from csi_model.tree.tar import Kind, TarEntry, TarIndexer
+from csi_model.tree.tar import Kind, TarEntry, TarIndexer, scan
 from tests.tree.archives import END, block, content, extended, info, padded, record, scanned, streamed, tar_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _outcome(data: bytes) -> tuple[TarEntry, ...] | type[CsiModelError]:
@@ -43,6 +48,33 @@ def test_the_padding_of_the_last_file_may_be_missing() -> None:
     assert _names(block(size=b"00000000005\0") + b"hello") == [b"f"]
 
 
+@pytest.mark.parametrize("after", [block(), b"x", bytes(5000) + b"x", block()[:100], b"junk" * 50_000])
+def test_nothing_behind_the_end_is_read(after: bytes) -> None:
+    """Whatever follows two blocks of zeros, another archive included, is passed over, as Go and GNU tar do."""
+    assert _names(block(b"a") + END + after) == [b"a"]
+
+
+def test_the_end_is_read_no_further_than_its_mark() -> None:
+    """A scan asks for nothing behind the window that holds the end mark, however much follows it."""
+    asked = []
+
+    def read(offset: int, length: int) -> bytes:
+        asked.append(offset + length)
+        return (block(b"a") + END)[offset : offset + length].ljust(length, b"x")
+
+    assert [entry.name for entry in scan(read, 1 << 40)] == [b"a"]
+    assert max(asked) <= 1 << 17
+
+
+@pytest.mark.parametrize("kind", [b"0", b"g", b"x", b"S"])
+def test_no_size_leads_past_what_the_kernel_reads(tmp_path: Path, kind: bytes) -> None:
+    """A header that claims 8 EiB is refused and never an offset for pread, which takes none so large."""
+    path = tmp_path / "layer"
+    path.write_bytes(block(type=kind, magic=b"ustar  \0", size=b"\x80\0\0\0\x7f" + b"\xff" * 7) + END)
+    with path.open("rb") as file, pytest.raises((CorruptContentError, UnsupportedError)):
+        scan(lambda offset, length: os.pread(file.fileno(), length, offset), path.stat().st_size)
+
+
 def test_no_bytes_are_an_empty_archive() -> None:
     """A layer of no bytes, or of an end mark only, places nothing."""
     assert _names(b"") == _names(END) == []
@@ -56,8 +88,8 @@ def test_no_bytes_are_an_empty_archive() -> None:
         block()[:511],
         block() + b"x",
         bytes(512) + block(),
-        END + block(),
-        END + bytes(5000) + b"x",
+        block() + bytes(512) + b"x",
+        block() + bytes(1023) + b"x",
         extended(b"x", record(b"path", b"p")),
         extended(b"x", record(b"path", b"p")) + END,
         extended(b"L", b"long") + END,
@@ -69,15 +101,17 @@ def test_no_bytes_are_an_empty_archive() -> None:
         block(b"m", type=b"x", size=b"%011o\0" % (1 << 21)) + bytes(1 << 21),
         block(size=b"\xff" * 12) + END,
         block(size=b"\x80" + b"\x7f" * 11),
+        block(b"m", type=b"g", size=b"\x80\0\0\0\x7f" + b"\xff" * 7),
+        extended(b"g", bytes((1 << 20) + 1)) + block(),
         block(type=b"S") + END,
         b"PK\x03\x04" + bytes(1000),
         b"\x1f\x8b" + b"z" * 2000,
         b"{}",
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_damaged_archives_are_refused(data: bytes) -> None:
-    """Truncated data or headers, bytes behind the end, extended headers of nothing, absurd sizes and other formats are refused by both readers."""
+    """Truncated data or headers, half an end mark with bytes behind it, extended headers of nothing, absurd sizes and other formats are refused by both readers."""
     assert _outcome(data) is CorruptContentError
 
 
@@ -120,7 +154,7 @@ def test_entries_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_global_headers_are_ignored() -> None:
-    """A global extended header says nothing about any entry, whatever its size, as in containerd."""
+    """A global extended header says nothing about any entry, as in containerd."""
     data = extended(b"g", record(b"path", b"other") + b"#" * 2000) + block() + END
     assert _names(data) == [b"f"]
 
