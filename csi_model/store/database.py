@@ -187,6 +187,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 
 def _as_ours(error: sqlite3.Error, path: Path) -> CsiModelError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & 0xFF  # the low byte is the primary code
+    if code == sqlite3.SQLITE_CANTOPEN and Reserve(path.parent).lacks_inodes():  # what errno was, Python does not tell
+        return NoSpaceError(f"the state database {path} cannot be opened: its disk has no inode left; remove files from that filesystem")
     if code == sqlite3.SQLITE_FULL:
         return NoSpaceError(f"the state database {path} cannot grow: the disk is full; free space with `csi-model rm`")
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:

@@ -32,7 +32,7 @@ class Store:
         views/                       images and link folders of views, written by mount/
         mounts/                      where views are mounted, by mount/
         state.db                     what files cannot say (state.py)
-        reserve                      blocks to start with on a full disk (reserve.py)
+        reserve, spare/              blocks and inodes to start with on a full disk (reserve.py)
         lock                         held with flock by the one process that writes; holds its process id
 
     A writer sets right what crashes left before anybody else sees the store (reconcile.py). A reader takes no lock, works beside a
