@@ -1,7 +1,7 @@
 """Credentials out of pull secrets and Docker config files, matched to references as kubelet matches them.
 
 Rules and their order: kubernetes/kubernetes, pkg/credentialprovider (keyring.go, config.go). Helpers and stores are programs that a
-config file names; they are not run.
+config file names; they are not run. Keys are split by hand: urllib takes a glob's brackets for an IPv6 address.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import base64
 import binascii
 import fnmatch
 import re
-import urllib.parse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +17,7 @@ import structlog
 
 from csi_model.errors import InvalidRequestError
 from csi_model.oci.document import parse_json
+from csi_model.registry.problems import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|(?P<name>[^:\s]+))(?::(?P<port>[0-9]*))?")
+"""Brackets with a colon in them hold an IPv6 address; others are a glob's."""
 _VERSION_PATH = re.compile(r"/v[12](?=/|$)")
 _HUB_FALLBACK = "index.docker.io"
 _MAX_FILE = 4 * 2**20
@@ -66,7 +69,7 @@ class _Entry:
         return (
             self.port == port
             and len(ours) == len(theirs)
-            and all(fnmatch.fnmatchcase(label, pattern) for pattern, label in zip(ours, theirs, strict=True))
+            and all(fnmatch.fnmatchcase(label, _pattern(glob)) for glob, label in zip(ours, theirs, strict=True))
             and path.startswith(self.path)
         )
 
@@ -124,8 +127,7 @@ class Keyring:
 
     def matching(self, reference: Reference) -> tuple[Credential, ...]:
         """Every credential that may be sent for ``reference``, the best match first and none twice."""
-        parts = urllib.parse.urlsplit(f"//{reference.registry}")
-        host, port = parts.hostname or "", str(parts.port or "")
+        host, port = _split_host(reference.registry) or ("", "")
         # Sorting is stable: entries of one key stay in the order in which they were given.
         ordered = sorted(self.entries, key=lambda entry: entry.order, reverse=True)
         path = f"/{reference.repository}"
@@ -155,7 +157,12 @@ def _read_auths(auths: object, where: str, *, origin: str, identity_tokens: bool
             raise InvalidRequestError(msg)
         credential = _read_credential(value, where, origin=origin, identity_tokens=identity_tokens)
         if credential:
-            entries.append(_entry(key, credential, where))
+            entry = _entry(key, credential)
+            if entry:
+                entries.append(entry)
+            else:
+                # As kubelet does: the other entries are as good as without it.
+                log.warning("a key of the pull credentials names no registry; its entry is ignored", key=_shown(key), where=where)
     return entries
 
 
@@ -188,12 +195,28 @@ def _split_auth(auth: str, where: str) -> tuple[str, str]:
     return username, password
 
 
-def _entry(key: str, credential: Credential, where: str) -> _Entry:
-    try:
-        parts = urllib.parse.urlsplit(key if "://" in key else f"https://{key}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        msg = f"{where}: {key[:120]!r} is not a registry"
-        raise InvalidRequestError(msg) from error
-    path = _VERSION_PATH.sub("", parts.path, count=1) if _VERSION_PATH.match(parts.path) else parts.path
-    return _Entry(host, str(port) if port else "", "" if path == "/" else path, credential)
+def _entry(key: str, credential: Credential) -> _Entry | None:
+    bare = _SCHEME.sub("", re.split(r"[?#]", key, maxsplit=1)[0], count=1)
+    authority, slash, rest = bare.partition("/")
+    split = _split_host(authority.rpartition("@")[2])
+    if split is None:
+        return None
+    path = slash + rest
+    path = _VERSION_PATH.sub("", path, count=1) if _VERSION_PATH.match(path) else path
+    return _Entry(*split, "" if path == "/" else path, credential)
+
+
+def _split_host(text: str) -> tuple[str, str] | None:
+    """Host, without brackets and in lower case, and port, empty where there is none; None when it is not a host."""
+    match = _HOST.fullmatch(text)
+    return ((match["address"] or match["name"]).lower(), match["port"] or "") if match else None
+
+
+def _pattern(glob: str) -> str:
+    """The glob as fnmatch writes it: what Go negates with '^', it negates with '!', which to Go is a character like others."""
+    return glob.replace("[!", "[\\!").replace("[^", "[!")
+
+
+def _shown(key: str) -> str:
+    """The key without what may be a password before its host, or a signature after it."""
+    return one_line(re.split(r"[?#]", key, maxsplit=1)[0].rpartition("@")[2], 120)

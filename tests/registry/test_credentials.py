@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from csi_model.errors import InvalidRequestError
 from csi_model.oci.reference import Reference, parse_reference
@@ -50,11 +51,39 @@ def matching(keyring: Keyring, text: str) -> list[str]:
         ("https://index.docker.io/v1/", "a", True),
         ("index.docker.io", "registry.example/a", False),
         ("[::1]:5000", "[::1]:5000/a", True),
+        ("[::1]", "[::1]/a", True),
+        ("[::1]", "[::1]:5000/a", False),
+        ("https://[FD00::1]:5000/v2/team", "[fd00::1]:5000/team/a", True),
+        ("regist[a-z]y.example", "registry.example/a", True),
+        ("[a-z]*.example", "registry.example/a", True),
+        ("[a-z]*.example:5000", "registry.example:5000/a", True),
+        ("[a-q]*.example", "registry.example/a", False),
+        ("[^a-q]*.example", "registry.example/a", True),
+        ("[^r]*.example", "registry.example/a", False),
+        ("[!a]*.example", "registry.example/a", False),
+        ("registry.example:", "registry.example/a", True),
+        ("user@registry.example", "registry.example/a", True),
+        ("registry.example?query", "registry.example/a", True),
+        ("registry.example:70000", "registry.example/a", False),
     ],
 )
 def test_matching_follows_kubelet(key: str, reference: str, *, expected: bool) -> None:
     """Ports are equal, labels are globbed one by one, paths are string prefixes, and Docker Hub has its old key."""
     assert matching(ring(key), reference) == ([key] if expected else [])
+
+
+@pytest.mark.parametrize(
+    "key", ["other.example:port", "http://[::1", "::1", "a:1:2", "https://", "", "two words", "https://me:canary@a:b?canary"]
+)
+def test_keys_that_name_no_registry_are_left_out(key: str) -> None:
+    """One entry that nothing can match takes no other entry with it; the log names its key, without what may be a secret."""
+    with capture_logs() as logs:
+        keyring = ring(key, "registry.example")
+    assert matching(keyring, "registry.example/a") == ["registry.example"]
+    assert len(keyring.entries) == 1
+    assert [(line["log_level"], line["where"]) for line in logs] == [("warning", ".dockerconfigjson of the volume's secret")]
+    assert str(logs[0]["key"]) in key
+    assert "canary" not in str(logs)
 
 
 def test_most_specific_first() -> None:
