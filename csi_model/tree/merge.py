@@ -14,7 +14,7 @@ from csi_model.tree.entries import Kind, TarEntry
 from csi_model.tree.layers import FileLayer, TarLayer
 from csi_model.tree.nodes import Directory, Extent, File, Hole, Node, Symlink
 from csi_model.tree.paths import MAX_DEPTH, MAX_NAME, MAX_PATH, Walker, clean, shown
-from csi_model.tree.whiteouts import OPAQUE, LayerMarks, hidden_name, is_aufs
+from csi_model.tree.whiteouts import OPAQUE, LayerMarks, hidden_name, is_aufs, is_plink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,6 +48,8 @@ class _Merge:
         self._nodes = 1
         self._weight = 0
         self._raw: dict[Node, Digest] = {}
+        # What AUFS kept for hard links; no part of the tree.
+        self._plinks = Directory()
         # Where devices were dropped: a hard link to one is dropped with it instead of being refused for want of its target.
         self._dropped: set[tuple[Directory, bytes]] = set()
 
@@ -84,6 +86,8 @@ class _Merge:
                 continue
             if not path:
                 _describe(self.root, entry)
+            elif layer.whiteouts and entry.kind is Kind.FILE and is_plink(path):
+                self._place(self._plinks, path[-1], _node(entry, layer.digest), marks)
             elif not layer.whiteouts or not self._hides(path, marks):
                 self._add(entry, path, mapping, marks)
 
@@ -136,7 +140,11 @@ class _Merge:
         """What a hard link is another name of; its own attributes are ignored. None for a dropped device."""
         target = mapping.link(entry)
         node: Node | None = self.root
-        if target:
+        if mapping.layer.whiteouts and is_plink(target):
+            node = self._plinks.children.get(target[-1])
+            if node is not None:
+                return node
+        elif target:
             place = self._walker.walk(target[:-1])
             node = None if place.missing else place.directory.children.get(target[-1])
             if node is not None and not isinstance(node, Directory):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MARK = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
+_PLINKS = b".wh..wh.plnk"
 
 OPAQUE = b""
 """What `hidden_name` answers for the mark that hides all lower siblings."""
@@ -26,6 +27,11 @@ OPAQUE = b""
 def is_aufs(parts: Sequence[bytes]) -> bool:
     """Whether a path is AUFS's own bookkeeping, which old Docker layers carry and which is no part of the image."""
     return any(part.startswith(_AUFS) for part in parts[:-1]) or (parts[-1].startswith(_AUFS) and parts[-1] != _OPAQUE)
+
+
+def is_plink(parts: Sequence[bytes]) -> bool:
+    """Whether a path is where AUFS keeps a file of several names; the names are hard links to it."""
+    return len(parts) == 2 and parts[0] == _PLINKS
 
 
 def hidden_name(parts: Sequence[bytes]) -> bytes | None:

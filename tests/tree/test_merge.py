@@ -150,6 +150,31 @@ def test_aufs_bookkeeping_is_no_part_of_the_image() -> None:
     }
 
 
+def test_hard_links_to_aufs_bookkeeping_share_what_it_keeps() -> None:
+    """A file below .wh..wh.plnk is seen under the names that link to it, in its layer or a higher one, as one inode, and under no other."""
+    kept = [
+        a_directory(".wh..wh.plnk"),
+        a_file(".wh..wh.plnk/1.2", 5),
+        a_file(".wh..wh.plnk/3.4", 6),
+        a_hard_link("usr/a", "/.wh..wh.plnk/1.2"),
+    ]
+    root = merge(image(kept, [a_hard_link("b", ".wh..wh.plnk/1.2"), a_file(".wh..wh.plnk/1.2", 7), a_hard_link("c", ".wh..wh.plnk/1.2")]))
+    assert flat(root) == {"usr": "d755", "usr/a": "f5", "b": "f5", "c": "f7"}
+    directory = root.children[b"usr"]
+    assert isinstance(directory, Directory)
+    assert root.children[b"b"] is directory.children[b"a"]
+
+
+@pytest.mark.parametrize(
+    "target", [".wh..wh.plnk/5.6", ".wh..wh.plnk/l", ".wh..wh.plnk/d/1.2", ".wh..wh.orph/1.2", "d/.wh..wh.plnk/1.2", ".wh..wh.plnk"]
+)
+def test_hard_links_to_other_aufs_bookkeeping_are_refused(target: str) -> None:
+    """What AUFS keeps is a target only as a regular file in .wh..wh.plnk at the root, and only once it is there."""
+    kept = [a_link(".wh..wh.plnk/l", "/etc"), *(a_file(f"{parent}/1.2") for parent in (".wh..wh.plnk/d", ".wh..wh.orph", "d/.wh..wh.plnk"))]
+    with pytest.raises(UnsupportedError, match="'h' is a hard link to"):
+        merge(image([*kept, a_hard_link("h", target), a_file(".wh..wh.plnk/5.6")]))
+
+
 def test_a_whiteout_removes_a_link_and_not_its_target() -> None:
     """The last component of a whiteout is never followed; the ones before it are."""
     lower = [a_file("real/f", 1), a_file("real/g", 1), a_link("one", "real"), a_link("two", "real")]
@@ -280,6 +305,8 @@ def test_artifact_tars_keep_whiteout_names() -> None:
     """In a layer that is no image's, `.wh.` names are ordinary names."""
     layer = TarLayer(LAYER, (a_file(".wh.x", 1), a_file(".wh.", 2)), whiteouts=False)
     assert flat(merge([layer])) == {".wh.x": "f1", ".wh.": "f2"}
+    plinks = TarLayer(LAYER, (a_file(".wh..wh.plnk/1.2", 3), a_hard_link("h", ".wh..wh.plnk/1.2")), whiteouts=False)
+    assert flat(merge([plinks])) == {".wh..wh.plnk": "d755", ".wh..wh.plnk/1.2": "f3", "h": "f3"}
 
 
 def test_prefix_and_strip_move_an_artifact_tar() -> None:
@@ -396,3 +423,5 @@ def test_nodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedError, match="more than 10"):
         merge(image([a_file("a/b/c/d/e/f/g/h/i/j")]))
     assert len(flat(merge(image([a_file(f"f{i}") for i in range(9)])))) == 9
+    with pytest.raises(UnsupportedError, match="more than 10"):
+        merge(image([a_file(f".wh..wh.plnk/{i}") for i in range(10)]))
