@@ -32,7 +32,11 @@ class UnauthenticatedError(CsiModelError):
 
 
 class DeniedError(CsiModelError):
-    """The credentials are known but not allowed, or policy forbids it (403)."""
+    """The configuration or a rule of ours forbids it, whoever asks."""
+
+
+class RegistryDeniedError(DeniedError):
+    """The registry knows the credentials and does not let them have it (403)."""
 
 
 class BusyError(CsiModelError):
@@ -53,6 +57,14 @@ class UnavailableError(CsiModelError):
 
 class DiskError(UnavailableError):
     """The node's own disk failed: an I/O error, a read-only filesystem, too many open files."""
+
+
+class DiskDeniedError(DiskError):
+    """The node's own disk does not let us: not root, an immutable file, a security module."""
+
+
+class DiskMissingError(DiskError):
+    """What the node's own disk should have is not there: somebody took it away, or it was never stored."""
 
 
 class RangesIgnoredError(UnavailableError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from csi_model.errors import (
-    DeniedError,
     DiskError,
     InvalidRequestError,
     NoSpaceError,
+    RegistryDeniedError,
     StoppedError,
     UnauthenticatedError,
     UnavailableError,
@@ -34,7 +34,7 @@ def of_refusal(node: Subject, call: PublishCall, error: Exception) -> Note | Non
         return None
     if isinstance(error, UnavailableError):
         return _warning(node, "RegistryUnavailable", f"models of {host} cannot be pulled: {error}", topic=host)
-    if isinstance(error, UnauthenticatedError | DeniedError):
+    if isinstance(error, UnauthenticatedError | RegistryDeniedError):
         # Which credentials were tried is for the pod's owner to read.
         pod = f" {call.namespace}/{call.pod}" if call.pod else ""
         return _warning(node, "RegistryRefused", f"{host} refuses the credentials of volumes; the events of pod{pod} say which", topic=host)

@@ -10,7 +10,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CsiModelError, DeniedError, InvalidRequestError, NotFoundError, UnauthenticatedError, UnavailableError
+from csi_model.errors import CsiModelError, InvalidRequestError, NotFoundError, RegistryDeniedError, UnauthenticatedError, UnavailableError
 from csi_model.registry.retry import TransientError, parse_retry_after
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def problem(response: Response, what: str, tried: str) -> CsiModelError:
             f"{where}; credentials tried: {tried}; check the volume's secret (nodePublishSecretRef) or the registry's credentialsFile"
         )
     if status == 403:
-        return DeniedError(f"{where}; credentials tried: {tried}; they need permission to pull")
+        return RegistryDeniedError(f"{where}; credentials tried: {tried}; they need permission to pull")
     if status in {404, 410}:
         return NotFoundError(
             f"{what} does not exist on {response.origin.netloc}, or is not visible (credentials tried: {tried}){said}; check the reference"

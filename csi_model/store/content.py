@@ -65,7 +65,7 @@ class ContentStore:
         """Its length in bytes.
 
         Raises:
-            NotFoundError: it is not here.
+            DiskMissingError: it is not here.
         """
         with disk_errors(f"cannot look at content {digest}"):
             return self.path(digest).stat().st_size
@@ -74,7 +74,7 @@ class ContentStore:
         """A file descriptor to read it with; the caller closes it.
 
         Raises:
-            NotFoundError: it is not here.
+            DiskMissingError: it is not here.
         """
         with disk_errors(f"cannot open content {digest}"):
             return os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
@@ -83,7 +83,7 @@ class ContentStore:
         """All of a small document, checked against its digest once more.
 
         Raises:
-            NotFoundError: it is not here.
+            DiskMissingError: it is not here.
             InvalidRequestError: it is longer than ``limit``.
             CorruptContentError: the disk gave back other bytes than were stored.
         """

@@ -6,7 +6,7 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CsiModelError, DeniedError, DiskError, NoSpaceError, NotFoundError
+from csi_model.errors import CsiModelError, DiskDeniedError, DiskError, DiskMissingError, NoSpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,12 +19,13 @@ _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 def disk_errors(what: str) -> Iterator[None]:
     """Raise an OSError of the body as ours, with ``what`` was being done in the message.
 
-    An I/O error says nothing about digests, so it is never CorruptContentError.
+    An I/O error says nothing about digests, so it is never CorruptContentError; nor does any say something of models and registries, so
+    what is not there is not NotFoundError, and what may not be done not DeniedError.
 
     Raises:
         NoSpaceError: the disk or its quota is full.
-        NotFoundError: a file or directory is not there.
-        DeniedError: this user may not.
+        DiskMissingError: a file or directory is not there.
+        DiskDeniedError: this process may not.
         DiskError: anything else, such as an I/O error, a read-only filesystem or too many open files.
     """
     try:
@@ -39,7 +40,9 @@ def as_ours(error: OSError, what: str) -> CsiModelError:
     if error.errno in _FULL:
         return NoSpaceError(f"{what}: {reason}; free space with `csi-model rm`, or give the state directory a larger disk")
     if error.errno == errno.ENOENT:
-        return NotFoundError(f"{what}: {reason}")
+        return DiskMissingError(f"{what}: {reason}; another try pulls files again, and a start of the driver makes folders again")
     if error.errno in _REFUSED:
-        return DeniedError(f"{what}: {reason}; the state directory belongs to root")
+        return DiskDeniedError(
+            f"{what}: {reason}; it takes root, no immutable flag (lsattr), and leave of SELinux or AppArmor (the audit log)"
+        )
     return DiskError(f"{what}: {reason}; look at the node's disk and kernel log")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_model.errors import CorruptContentError, InvalidRequestError, NotFoundError, UnsupportedError
+from csi_model.errors import CorruptContentError, DiskMissingError, InvalidRequestError, UnsupportedError
 from csi_model.formats.classify import needs_config, place, refuse_index
 from csi_model.oci.document import MAX_DOCUMENT
 from csi_model.oci.manifest import Index, Manifest, parse_document
@@ -77,7 +77,7 @@ def load(content: ContentStore, digest: Digest) -> ModelDocuments | None:
         if isinstance(manifest, Index):
             return None
         config = content.read(manifest.config.digest, MAX_DOCUMENT) if needs_config(manifest) else None
-    except NotFoundError:
+    except DiskMissingError:
         return None
     except CorruptContentError as error:
         log.error("document_damaged", error=str(error))  # noqa: TRY400 - it is handled here

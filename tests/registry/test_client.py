@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import CsiModelError, DeniedError, InvalidRequestError, NotFoundError, UnauthenticatedError, UnavailableError
+from csi_model.errors import (
+    CsiModelError,
+    DeniedError,
+    InvalidRequestError,
+    NotFoundError,
+    RegistryDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from csi_model.registry.credentials import Credential
 from csi_model.registry.problems import one_line
 from csi_model.sources.registry import RegistrySource
@@ -109,7 +117,7 @@ def test_redirects_that_are_not_followed(kit: Kit, registry: FakeRegistry, read:
     ("status", "error", "text"),
     [
         (400, InvalidRequestError, "fake 400"),
-        (403, DeniedError, "permission to pull"),
+        (403, RegistryDeniedError, "permission to pull"),
         (404, NotFoundError, "llm/tiny:v1 does not exist"),
         (418, UnavailableError, "418"),
         (500, UnavailableError, "500"),

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from csi_model.errors import CorruptContentError, InvalidRequestError, NotFoundError
+from csi_model.errors import CorruptContentError, DiskMissingError, InvalidRequestError
 from csi_model.oci.digest import Digest
 from csi_model.store.store import Store
 
@@ -49,12 +49,12 @@ def test_content_is_sealed(store: Store) -> None:
     assert (status.st_mode & 0o7777, status.st_mtime) == (0o444, 0)
 
 
-def test_absent_content_is_not_found(store: Store) -> None:
+def test_absent_content_is_missing(store: Store) -> None:
     """Looking at, opening and reading what is not there say so; removing it is fine."""
     digest = Digest.of(b"absent")
     assert not store.content.has(digest)
     for look in (store.content.size, store.content.open, lambda digest: store.content.read(digest, 10)):
-        with pytest.raises(NotFoundError, match=str(digest)):
+        with pytest.raises(DiskMissingError, match=str(digest)):
             look(digest)
     store.content.remove(digest)
 

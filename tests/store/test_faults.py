@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from csi_model.errors import CsiModelError, DeniedError, DiskError, NoSpaceError, NotFoundError
+from csi_model.errors import CsiModelError, DiskDeniedError, DiskError, DiskMissingError, NoSpaceError
 from csi_model.store.faults import disk_errors
 
 
@@ -16,9 +16,9 @@ from csi_model.store.faults import disk_errors
     [
         (errno.ENOSPC, NoSpaceError),
         (errno.EDQUOT, NoSpaceError),
-        (errno.ENOENT, NotFoundError),
-        (errno.EACCES, DeniedError),
-        (errno.EPERM, DeniedError),
+        (errno.ENOENT, DiskMissingError),
+        (errno.EACCES, DiskDeniedError),
+        (errno.EPERM, DiskDeniedError),
         (errno.EIO, DiskError),
         (errno.EROFS, DiskError),
         (errno.EMFILE, DiskError),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import BusyError, CorruptContentError, InvalidRequestError, NotFoundError
+from csi_model.errors import BusyError, CorruptContentError, DiskMissingError, InvalidRequestError
 from csi_model.oci.digest import Digest
 from csi_model.store.store import Store
 
@@ -92,9 +92,16 @@ def test_a_wrong_length_is_never_committed(store: Store, length: int) -> None:
     assert not store.content.has(BLOB)
 
 
-def test_commit_without_a_file_is_not_found(store: Store) -> None:
+def test_a_folder_of_ingests_that_is_gone_is_missing(store: Store) -> None:
+    """Somebody who tidies the state directory makes no model unknown: the disk is blamed, with what brings the folder back."""
+    (store.root / "ingest").rmdir()
+    with pytest.raises(DiskMissingError, match="a start of the driver"), store.content.ingest(BLOB, "none"):
+        pass
+
+
+def test_commit_without_a_file_is_missing(store: Store) -> None:
     """Committing before anything was written says that nothing is there."""
-    with store.content.ingest(BLOB, "none") as ingest, pytest.raises(NotFoundError, match=str(BLOB)):
+    with store.content.ingest(BLOB, "none") as ingest, pytest.raises(DiskMissingError, match=str(BLOB)):
         ingest.commit(BLOB, 0)
 
 
