@@ -66,15 +66,28 @@ def confirm_manifest(client: RepositoryClient, reference: Reference, cancellatio
 
 
 def fetch_manifest(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:
-    """The bytes of a manifest or index, verified.
+    """The bytes of a manifest or index that a verified index lists, verified.
 
     Raises:
-        CorruptContentError: size or digest are not the descriptor's, also when asked a second time.
+        CorruptContentError: size or digest are not the descriptor's, the digest also when asked a second time.
         InvalidRequestError: over 4 MiB; others as for ``resolve_manifest``.
     """
     if descriptor.size > MAX_DOCUMENT:
         msg = f"the manifest {descriptor.digest} is said to have {descriptor.size} bytes; at most {MAX_DOCUMENT} are read"
         raise InvalidRequestError(msg)
+    body = fetch_resolved(client, descriptor, reference, cancellation)
+    if len(body) != descriptor.size:
+        msg = f"the manifest {descriptor.digest} of {client.repository} does not have the {descriptor.size} bytes that it should have"
+        raise CorruptContentError(msg)
+    return body
+
+
+def fetch_resolved(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:
+    """The bytes of what ``resolve_manifest`` found, verified by the digest alone: the size was a header's word, which proxies get wrong.
+
+    Raises:
+        As ``fetch_manifest``.
+    """
     by_digest = type(reference)(reference.registry, reference.repository, None, descriptor.digest)
     try:
         return _fetch(client, descriptor, by_digest, cancellation)
@@ -82,8 +95,8 @@ def fetch_manifest(client: RepositoryClient, descriptor: Descriptor, reference: 
         return _fetch(client, descriptor, by_digest, cancellation)
 
 
-def _get(client: RepositoryClient, reference: Reference, cancellation: Cancellation) -> tuple[Response, bytes]:
-    response, body = client.read(_call(client, "GET", reference, ()), MAX_DOCUMENT + 1, cancellation)
+def _get(client: RepositoryClient, reference: Reference, cancellation: Cancellation, also: tuple[str, ...] = ()) -> tuple[Response, bytes]:
+    response, body = client.read(_call(client, "GET", reference, also), MAX_DOCUMENT + 1, cancellation)
     if len(body) > MAX_DOCUMENT:
         msg = f"the manifest of {reference} is larger than {MAX_DOCUMENT} bytes, which is the most that is read"
         raise InvalidRequestError(msg)
@@ -96,11 +109,7 @@ def _pinned(reference: Reference) -> Digest:
 
 
 def _fetch(client: RepositoryClient, descriptor: Descriptor, reference: Reference, cancellation: Cancellation) -> bytes:
-    # One byte more than it should have, so that a longer one is seen without being read.
-    _, body = client.read(_call(client, "GET", reference, (descriptor.media_type,)), descriptor.size + 1, cancellation)
-    if len(body) != descriptor.size:
-        msg = f"the manifest {descriptor.digest} of {client.repository} does not have the {descriptor.size} bytes that it should have"
-        raise CorruptContentError(msg)
+    _, body = _get(client, reference, cancellation, (descriptor.media_type,))
     _verify(body, descriptor.digest, f"the manifest {descriptor.digest} of {client.repository}")
     return body
 

@@ -9,13 +9,14 @@ from csi_model.oci.reference import Reference
 from csi_model.registry.blob import RegistryBlobReader, RegistryPartReader
 from csi_model.registry.cancellation import Cancellation
 from csi_model.registry.client import RepositoryClient
-from csi_model.registry.manifests import confirm_manifest, fetch_manifest, resolve_manifest
+from csi_model.registry.manifests import confirm_manifest, fetch_manifest, fetch_resolved, resolve_manifest
 from csi_model.sources.extent import extent_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from csi_model.oci.descriptor import Descriptor
+    from csi_model.oci.digest import Digest
     from csi_model.oci.reference import AnyReference
     from csi_model.registry.credentials import Credential
     from csi_model.registry.transport import Transport
@@ -29,6 +30,7 @@ class RegistrySource:
         self._client = RepositoryClient(transport, reference, credentials)
         self._cancellation = Cancellation()
         self._ranges: bool | None = None
+        self._resolved: set[Digest] = set()
 
     @property
     def name(self) -> str:
@@ -47,15 +49,18 @@ class RegistrySource:
 
     def resolve(self, reference: AnyReference) -> Descriptor:
         """See the protocol; a HEAD, unless the registry needs more."""
-        return resolve_manifest(self._client, self._own(reference), self._cancellation)
+        found = resolve_manifest(self._client, self._own(reference), self._cancellation)
+        self._resolved.add(found.digest)
+        return found
 
     def confirm(self, reference: AnyReference) -> None:
         """See the protocol; a HEAD, unless the registry needs more."""
         confirm_manifest(self._client, self._own(reference), self._cancellation)
 
     def fetch_document(self, descriptor: Descriptor) -> bytes:
-        """See the protocol."""
-        return fetch_manifest(self._client, descriptor, self._reference, self._cancellation)
+        """See the protocol; of what ``resolve`` found the digest alone is verified, for no verified index has told its size."""
+        fetch = fetch_resolved if descriptor.digest in self._resolved else fetch_manifest
+        return fetch(self._client, descriptor, self._reference, self._cancellation)
 
     def open(self, descriptor: Descriptor, *, offset: int = 0, length: int | None = None) -> RegistryBlobReader:
         """See the protocol; nothing is asked for before the first read."""

@@ -103,6 +103,46 @@ def test_manifest_that_was_garbled_once(kit: Kit, registry: FakeRegistry) -> Non
     assert kit.source(registry).fetch_document(descriptor) == BODY
 
 
+@pytest.mark.parametrize("told", [1, len(BODY) - 1, len(BODY) + 1, MAX_DOCUMENT + 1, 10**18])
+def test_size_that_a_head_misreports(kit: Kit, registry: FakeRegistry, told: int) -> None:
+    """A proxy that gets the Content-Length of a HEAD wrong keeps nobody from a manifest that has its digest."""
+    digest = registry.add_manifest("llm/tiny", BODY, tag="v1").digest
+    registry.add_fault(Fault(where="/manifests/", method="HEAD", headers={"Content-Length": str(told)}))
+    source = kit.source(registry)
+    found = source.resolve(kit.reference(registry))
+    assert found.digest == digest
+    assert source.fetch_document(found) == BODY
+    assert [seen.method for seen in registry.seen] == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("body", [BODY + b" ", BODY.replace(b"2", b"3"), b""], ids=["longer", "flipped", "empty"])
+def test_resolved_manifest_that_lies(kit: Kit, registry: FakeRegistry, body: bytes) -> None:
+    """What a tag was resolved to is held to its digest, and refused after a second look."""
+    registry.add_manifest("llm/tiny", BODY, tag="v1")
+    registry.add_fault(Fault(where="/manifests/", method="GET", body=body))
+    source = kit.source(registry)
+    with pytest.raises(CorruptContentError):
+        source.fetch_document(source.resolve(kit.reference(registry)))
+    assert [seen.method for seen in registry.seen] == ["HEAD", "GET", "GET"]
+
+
+def test_resolved_manifest_without_end(kit: Kit, registry: FakeRegistry) -> None:
+    """Of a resolved manifest, too, no more than 4 MiB is read, whatever size a HEAD told."""
+    registry.add_manifest("llm/tiny", b"x" * (MAX_DOCUMENT + 1), tag="v1")
+    registry.add_fault(Fault(where="/manifests/", method="HEAD", headers={"Content-Length": "100"}))
+    source = kit.source(registry)
+    with pytest.raises(InvalidRequestError, match="4194304"):
+        source.fetch_document(source.resolve(kit.reference(registry)))
+
+
+@pytest.mark.parametrize("size", [len(BODY) - 1, len(BODY) + 1])
+def test_size_that_an_index_names(kit: Kit, registry: FakeRegistry, size: int) -> None:
+    """A descriptor that comes out of a verified index is held to its size as well as to its digest."""
+    found = registry.add_manifest("llm/tiny", BODY)
+    with pytest.raises(CorruptContentError, match=f"the {size} bytes"):
+        kit.source(registry).fetch_document(Descriptor(found.media_type, found.digest, size))
+
+
 def test_huge_manifests(kit: Kit, registry: FakeRegistry) -> None:
     """Over 4 MiB nothing is read, whether the descriptor says so or the body turns out so."""
     huge = registry.add_manifest("llm/tiny", b"x" * (MAX_DOCUMENT + 1), tag="v1")
