@@ -54,6 +54,10 @@ class FrameWalker:
                 self._skip -= step
                 position += step
                 continue
+            if self._next is _Next.BLOCK and not self._head and (after := _pass_blocks(data, position)) > position:
+                position = min(after, end)
+                self._skip = after - position
+                continue
             step = min(self._need - len(self._head), end - position)
             self._head += bytes(data[position : position + step])
             position += step
@@ -131,3 +135,17 @@ class FrameWalker:
     def _expect(self, what: _Next, need: int) -> None:
         self._next = what
         self._need = need
+
+
+def _pass_blocks(data: bytes | memoryview, position: int) -> int:
+    """Where the blocks from ``position`` on end, perhaps behind ``data``, but for a frame's last, one of no kind, or one with its header cut.
+
+    These are nearly all blocks, and a hostile stream has hundreds of thousands of them in a megabyte; hence a loop of its own.
+    """
+    last_header = len(data) - 3
+    while position <= last_header:
+        low = data[position]
+        if low & 1 or low & 6 == _RESERVED << 1:
+            break
+        position += 3 + (1 if low & 6 == _RLE << 1 else (low | data[position + 1] << 8 | data[position + 2] << 16) >> 3)
+    return position

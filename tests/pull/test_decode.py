@@ -219,6 +219,35 @@ def test_the_first_bytes_tell_the_compression(head: bytes, compression: Compress
     assert detect(head) is compression
 
 
+BLOCKS = st.lists(st.tuples(st.sampled_from([0, 1]), st.integers(0, 40)), min_size=1, max_size=12)
+
+
+def frame(blocks: list[tuple[int, int]], *, checked: bool) -> bytes:
+    """A zstd frame of raw (0) and run-length (1) blocks that decode to so many zeros each."""
+    data = b"\x28\xb5\x2f\xfd" + bytes([4 * checked, 0])
+    for number, (kind, size) in enumerate(blocks, 1):
+        data += (size << 3 | kind << 1 | (number == len(blocks))).to_bytes(3, "little") + bytes(1 if kind else size)
+    text = bytes(sum(size for _, size in blocks))
+    checksum = zstandard.ZstdCompressor(write_checksum=True).compress(text)[-4:]
+    return data + checksum * checked
+
+
+@given(frames=st.lists(BLOCKS, min_size=1, max_size=3), step=st.integers(1, 300), checked=st.booleans(), data=st.data())
+def test_the_frame_walker_follows_blocks_of_every_size(
+    frames: list[list[tuple[int, int]]], step: int, data: st.DataObject, *, checked: bool
+) -> None:
+    """Frames of small and empty blocks are walked to their end wherever pieces end, and a cut inside a frame, even between blocks, is found."""
+    streams = [frame(blocks, checked=checked) for blocks in frames]
+    whole = b"".join(streams)
+    assert decoded(Compression.ZSTD, whole, step=step) == bytes(sum(size for blocks in frames for _, size in blocks))
+    cut = data.draw(st.integers(1, len(streams[-1]) - 1))
+    walker = FrameWalker()
+    for start in range(0, len(whole) - cut, step):
+        walker.feed(memoryview(whole)[start : min(start + step, len(whole) - cut)])
+    with pytest.raises(CorruptContentError, match="middle of a frame"):
+        walker.finish()
+
+
 @given(data=st.binary(max_size=300), steps=st.integers(1, 50))
 def test_the_frame_walker_never_fails_otherwise(data: bytes, steps: int) -> None:
     """Any bytes either walk or raise an error of ours, and the sizes of the chunks make no difference."""
