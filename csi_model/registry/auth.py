@@ -37,14 +37,11 @@ class Attempt:
 class Authorizer:
     """Safe to use from many threads: one of them fetches a token while the others wait for it."""
 
-    def __init__(
-        self, transport: Transport, registry: Origin, repository: str, credentials: Sequence[Credential], *, public_only: bool
-    ) -> None:
+    def __init__(self, transport: Transport, registry: Origin, repository: str, credentials: Sequence[Credential]) -> None:
         self._transport = transport
         self._registry = registry
         self._scope = f"repository:{repository}:pull"
         self._credentials: Sequence[Credential | None] = tuple(credentials) or (None,)
-        self._public_only = public_only
         self._lock = threading.RLock()
         self._index = 0
         self._number = 0
@@ -149,8 +146,7 @@ class Authorizer:
         parameters = self._challenge.parameters
         registry = Url(self._registry, "/v2/")
         realm = Url.parse(parameters["realm"], base=registry, what="a token server's address", settings=self._transport.settings)
-        public_only = self._public_only and realm.origin != self._registry
-        request = TokenRequest(realm, parameters.get("service", ""), parameters.get("scope") or self._scope, credential, public_only)
+        request = TokenRequest(self._registry, realm, parameters.get("service", ""), parameters.get("scope") or self._scope, credential)
         return fetch_token(self._transport, request, cancellation)
 
 

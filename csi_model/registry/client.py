@@ -1,7 +1,4 @@
-"""One repository of a registry: authorised requests that follow redirects and are retried.
-
-Authorization goes to the registry's own origin and nowhere else; once a redirect has left it, it is not sent again.
-"""
+"""One repository of a registry: authorised requests that follow redirects and are retried."""
 
 from __future__ import annotations
 
@@ -11,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from csi_model.errors import UnavailableError
 from csi_model.registry.auth import Authorizer
-from csi_model.registry.origin import Origin, Url, is_loopback
+from csi_model.registry.origin import Origin, Url
 from csi_model.registry.problems import problem
+from csi_model.registry.redirects import send_following
 from csi_model.registry.retry import Retry, TransientError
 from csi_model.registry.transport import Request
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from csi_model.registry.response import Response
     from csi_model.registry.transport import Transport
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MAX_REDIRECTS = 5
 _SIGNATURE_REFUSED = frozenset({400, 401, 403, 404, 410})
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -51,9 +47,7 @@ class RepositoryClient:
         self.settings = transport.settings
         self.origin = Origin.of_registry(reference.host, self.settings)
         self.repository = reference.repository
-        # A registry that a person named may be anywhere; what it points to may be on this machine only if it is itself.
-        self._guarded = not is_loopback(self.origin.host)
-        self._authorizer = Authorizer(transport, self.origin, self.repository, credentials, public_only=self._guarded)
+        self._authorizer = Authorizer(transport, self.origin, self.repository, credentials)
 
     @property
     def authenticated(self) -> bool:
@@ -100,7 +94,9 @@ class RepositoryClient:
         signed_again = False
         for _ in range(self._authorizer.rounds):
             attempt = self._authorizer.attempt(cancellation)
-            response = self._followed(call, attempt.header, cancellation)
+            headers = {**call.headers, "Authorization": attempt.header} if attempt.header else call.headers
+            request = Request(call.method, Url(self.origin, call.path), headers)
+            response = send_following(self.transport, request, cancellation, registry=self.origin, what=call.what)
             if response.origin != self.origin:
                 self._authorizer.accepted(attempt)
                 # Storage behind a redirect takes signed URLs that run out: ask the registry for a new one, once.
@@ -127,23 +123,3 @@ class RepositoryClient:
         except BaseException:
             response.release()
             raise
-
-    def _followed(self, call: Call, authorization: str | None, cancellation: Cancellation) -> Response:
-        """The answer at the end of the redirects."""
-        url, strayed = Url(self.origin, call.path), False
-        for _ in range(_MAX_REDIRECTS + 1):
-            headers = dict(call.headers)
-            if authorization:
-                headers["Authorization"] = authorization
-            public_only = self._guarded and url.origin != self.origin
-            response = self.transport.send(Request(call.method, url, headers, None, public_only), cancellation)
-            response.strayed = strayed
-            location = response.header("Location")
-            if response.status not in _REDIRECTS or not location:
-                return response
-            response.discard()
-            url = Url.parse(location, base=url, what="a redirect", settings=self.settings)
-            if url.origin != self.origin:
-                authorization, strayed = None, True  # and it stays so, even when another host sends us back
-        msg = f"{self.origin.netloc} redirects more than {_MAX_REDIRECTS} times for {call.what}"
-        raise UnavailableError(msg)

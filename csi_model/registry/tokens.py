@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from csi_model.errors import UnauthenticatedError, UnavailableError
 from csi_model.registry.problems import problem
+from csi_model.registry.redirects import REDIRECTS, send_following
 from csi_model.registry.transport import Request
 
 if TYPE_CHECKING:
     from csi_model.registry.cancellation import Cancellation
     from csi_model.registry.credentials import Credential
-    from csi_model.registry.origin import Url
+    from csi_model.registry.origin import Origin, Url
     from csi_model.registry.response import Response
     from csi_model.registry.transport import Transport
 
@@ -46,13 +47,13 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What is asked of a token server."""
+    """What is asked of a token server, and for which registry."""
 
+    registry: Origin
     realm: Url
     service: str
     scope: str
     credential: Credential | None
-    public_only: bool
 
 
 def fetch_token(transport: Transport, request: TokenRequest, cancellation: Cancellation) -> Token:
@@ -61,18 +62,23 @@ def fetch_token(transport: Transport, request: TokenRequest, cancellation: Cance
     Raises:
         RefusedError: 401 or 403.
         UnavailableError: any other failure; a TransientError where another attempt may help.
-        DeniedError: an address that is not to be connected to.
+        DeniedError: an address that is not to be connected to, or a redirect that is not followed.
     """
+
+    def send(form: Request) -> Response:
+        return send_following(transport, form, cancellation, registry=request.registry, what="a token")
+
     credential = request.credential
     started = time.monotonic()
     if credential:
-        response = transport.send(_post(request, credential), cancellation)
-        if response.status in _NO_POST and credential.username:
+        response = send(_post(request, credential))
+        # A redirect that comes back would have lost the form; a GET has the credential in its header, and is redirected with it.
+        if response.status in _NO_POST | REDIRECTS and credential.username:
             response.discard()
-            response = transport.send(_get(request, credential), cancellation)
+            response = send(_get(request, credential))
     else:
-        response = transport.send(_get(request, None), cancellation)
-    return _read(response, request, started)
+        response = send(_get(request, None))
+    return _read(response, started)
 
 
 def _post(request: TokenRequest, credential: Credential) -> Request:
@@ -82,7 +88,7 @@ def _post(request: TokenRequest, credential: Credential) -> Request:
     else:
         form |= {"grant_type": "password", "username": credential.username, "password": credential.password}
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    return Request("POST", request.realm, headers, urllib.parse.urlencode(form).encode(), request.public_only)
+    return Request("POST", request.realm, headers, urllib.parse.urlencode(form).encode())
 
 
 def _get(request: TokenRequest, credential: Credential | None) -> Request:
@@ -94,11 +100,11 @@ def _get(request: TokenRequest, credential: Credential | None) -> Request:
     if credential:
         login = f"{credential.username}:{credential.password}".encode()
         headers["Authorization"] = "Basic " + base64.b64encode(login).decode()
-    return Request("GET", url, headers, None, request.public_only)
+    return Request("GET", url, headers)
 
 
-def _read(response: Response, request: TokenRequest, started: float) -> Token:
-    server = request.realm.origin.netloc
+def _read(response: Response, started: float) -> Token:
+    server = response.origin.netloc
     if response.status in {401, 403}:
         response.discard()
         msg = f"the token server {server} refused with {response.status}"

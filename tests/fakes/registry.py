@@ -51,7 +51,7 @@ class Fault:
     body: bytes | None = None
     """Sent instead of the true body, with a Content-Length that fits it."""
     redirect: str | None = None
-    """Answer 307 with this Location; ``{path}`` stands for the path that was asked for."""
+    """Answer 307, or ``status``, with this Location; ``{path}`` stands for the path that was asked for."""
     stall_after: int | None = None
     """Send no more, but keep the connection open."""
     reset_after: int | None = None
@@ -235,7 +235,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.hang_up:
             self.close_connection = True
         elif fault.redirect is not None:
-            self._answer(307, {"Location": fault.redirect.format(path=self.path)}, b"")
+            self._answer(fault.status or 307, {"Location": fault.redirect.format(path=self.path)}, b"")
         elif fault.status is not None and fault.body is None:
             self._answer(fault.status, fault.headers, _error_body(fault.status))
         elif self.path.startswith("/token"):
