@@ -40,8 +40,9 @@ replaces the next. Credential helpers, which are programs, are not run. With `su
 **Plain HTTP** is spoken to loopback addresses with `--plain-http`; to others when `registries.HOST.plainHttp` of the configuration says so.
 
 **A pull** can be stopped with Ctrl-C or SIGTERM, or killed, at any time. The next one goes on with what is there: whole layers always,
-unfinished ones where they are raw or plain tar. On a terminal there is a bar for all of it and one for each layer under way (for every
-layer when there are no more than eight); elsewhere a line every five seconds.
+unfinished ones where they are raw or plain tar. What no model on the node needs waits a day for that; afterwards the driver removes it within
+the hour, and without a driver the next `pull`, `mount`, `unmount` or `rm` does. On a terminal there is a bar for all of it and one for each
+layer under way (for every layer when there are no more than eight); elsewhere a line every five seconds.
 
 **A mount** by hand outlives the command, is read-only, and is gone after a reboot; the same command brings it back. `unmount` removes the
 directory, too, when it is empty.

@@ -1,4 +1,4 @@
-"""A damaged state database is set aside, and a new one takes what can still be read from it.
+"""A damaged state database is set aside, and a new one takes what can still be read from it; of one that is gone, that is nothing.
 
 What cannot be read is lost, and this is what it means. A layer: it is pulled again, or found by its digest and delivered once more by
 whoever names it. A model: it is recognised by its manifest, and counts as one that needs credentials. A resolution: the next publish asks
@@ -38,7 +38,7 @@ _PARTS = ("-wal", "-shm", "")
 
 
 def open_or_rebuild(root: Path, content: ContentStore) -> State:
-    """Open ``state.db`` for writing, rebuilding it when it is damaged.
+    """Open ``state.db`` for writing, rebuilding it when it is damaged, or missing beside content.
 
     The new database is finished as ``state.rebuilt.db`` before the damaged one moves to ``state.damaged.db``, and then takes its name; a
     crash in between is finished here at the next start.
@@ -51,11 +51,14 @@ def open_or_rebuild(root: Path, content: ContentStore) -> State:
         if rebuilt.exists() and not path.exists():
             rebuilt.rename(path)
         _remove(rebuilt)
-        try:
-            return State.open(path)
-        except CorruptContentError as error:
-            log.error("state database damaged", error=str(error), kept=str(damaged))  # noqa: TRY400 - it is handled here
-        _salvage(path, rebuilt)
+        if path.exists() or next(content.digests(), None) is None:
+            try:
+                return State.open(path)
+            except CorruptContentError as error:
+                log.error("state database damaged", error=str(error), kept=str(damaged))  # noqa: TRY400 - it is handled here
+            _salvage(path, rebuilt)
+        else:
+            log.error("state database missing", path=str(path))
         _complete(rebuilt, content)
         _remove(damaged)
         for part in _PARTS:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_model.store.faults import disk_errors
+from csi_model.store.ingest import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +31,22 @@ def reconcile(root: Path, content: ContentStore, state: State) -> None:
     for path in (root / "content", root / "views"):
         _remove_probes(path)
     drop_damaged(content, state.sizes())
+    collect(content, state, now=time.time())
+
+
+def collect(content: ContentStore, state: State, *, now: float) -> None:
+    """Remove content that no model needs, such as layers of a pull that failed at another one, 24 hours after it was committed.
+
+    Within that day the pull's next try takes it for its own. A running one does so before anything is recorded of its model, so call this
+    while none runs, and none can begin. What outlasts that, the pull of a layer that nobody wants any more, commits young content.
+    """
+    needed = state.contents_of({model.manifest for model in state.models()} | state.held())
+    unneeded = frozenset(digest for digest in content.digests() if digest not in needed and now - _committed(content, digest) > KEPT)
+    for digest in unneeded:
+        log.info("content removed that no model needs", digest=str(digest), size=content.size(digest))
+        content.remove(digest)
+    if unneeded:
+        state.forget_contents(unneeded)
 
 
 def drop_damaged(content: ContentStore, sizes: Iterable[tuple[Digest, int]]) -> None:
@@ -43,6 +60,12 @@ def drop_damaged(content: ContentStore, sizes: Iterable[tuple[Digest, int]]) -> 
         if content.has(digest) and (found := content.size(digest)) != size:
             log.error("damaged content removed; the next pull brings it back", digest=str(digest), size=size, found=found)
             content.drop(digest)
+
+
+def _committed(content: ContentStore, digest: Digest) -> float:
+    """When it was given its name, in Unix seconds, or later: views that link to it set this time, too, and its mtime says nothing."""
+    with disk_errors(f"cannot look at content {digest}"):
+        return content.path(digest).stat().st_ctime
 
 
 def _remove_probes(directory: Path) -> None:

@@ -195,6 +195,12 @@ class Flights(Generic[_Kind]):
         with self._lock:
             return tuple(flight for flight, _ in self._flights.values())
 
+    def between(self, work: Callable[[], None]) -> None:
+        """Do ``work`` here if there is no flight, while none can begin; else do nothing."""
+        with self._lock:
+            if not self._flights:
+                work()
+
     def stop(self, grace: float) -> None:
         """Wake every waiter, ask all work to end and wait ``grace`` seconds in all for it."""
         with self._lock:

@@ -23,6 +23,7 @@ from csi_model.pull.counters import Counters
 from csi_model.pull.puller import LayerWant, Puller
 from csi_model.registry.credentials import Keyring
 from csi_model.steps import step
+from csi_model.store.reconcile import collect
 from csi_model.store.records import ModelLayer, ModelRecord
 from csi_model.tree.view import Selection
 from csi_model.volumes import documents
@@ -163,6 +164,10 @@ class Models:
             raise NotFoundError(msg)
         key = (str(request.reference), pinned, request.selection, tuple(credentials))
         return self._flights.join(key, lambda flight: self._fetch(flight, request, credentials, pinned))
+
+    def tidy(self, now: float) -> None:
+        """Remove what no model needs, unless a pull is running; one that is asked for meanwhile begins afterwards."""
+        self._flights.between(lambda: collect(self._store.content, self._store.state, now=now))
 
     def waiting(self) -> int:
         """How many callers wait for a model now."""

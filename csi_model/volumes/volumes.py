@@ -204,8 +204,9 @@ class Volumes:
         self._complaints[event] = told
 
     def _tidy(self, now: float) -> None:
-        """Let go of what no unpublish will ever undo: old ingests, old pins, and publications whose pod's folder is gone."""
+        """Let go of what no unpublish will ever undo: old ingests and layers, old pins, and publications whose pod's folder is gone."""
         self._store.content.sweep(now=now)
+        self._models.tidy(now)
         self._store.reserve.refill()
         self._store.state.unpin_older(now - _PIN_KEPT)
         for publication in self._store.state.publications():

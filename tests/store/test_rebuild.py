@@ -91,6 +91,17 @@ def test_garbage_becomes_a_working_store_that_knows_its_models(root: Path) -> No
     assert (root / "state.damaged.db").read_bytes().startswith(b"garbage")
 
 
+def test_a_database_that_is_gone_is_rebuilt_from_content(root: Path) -> None:
+    """Somebody who removes the records removes no model with them; the log of the old ones is not taken for that of the new."""
+    manifest = _fill(root)
+    (root / "state.db").rename(root / "state.db-wal")
+    with Store.open(root, writable=True) as store:
+        assert [model.manifest for model in store.state.models()] == [manifest]
+        assert store.state.integrity() == ()
+        assert (root / "state.damaged.db-wal").exists()
+        assert store.state.publications() == ()
+
+
 @pytest.mark.parametrize("table", ["layer", "model", "model_layer", "resolution"])
 def test_undamaged_tables_are_salvaged(root: Path, table: str) -> None:
     """Damage in one table costs that table: publications and pins are all there, and the published model's content is still needed."""

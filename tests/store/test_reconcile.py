@@ -14,6 +14,7 @@ import pytest
 from csi_model.oci.digest import Digest
 from csi_model.store.ingest import KEPT, sweep
 from csi_model.store.keylocks import KeyLocks
+from csi_model.store.records import ModelLayer, ModelRecord
 from csi_model.store.store import Store
 
 if TYPE_CHECKING:
@@ -49,6 +50,30 @@ def test_work_is_kept_for_a_day(root: Path, later: Callable[[float], None]) -> N
     later(KEPT + 60)
     with Store.open(root, writable=True):
         assert not directory.exists()
+
+
+def _pulled(store: Store, data: bytes, *, manifest: bytes | None = None) -> Digest:
+    """A raw layer, and the model of it where it has one."""
+    layer = store.content.add(data)
+    store.state.record_layer(layer, "none", layer, len(data), b"")
+    if manifest is not None:
+        layers = (ModelLayer(layer, "none", layer),)
+        store.state.record_model(ModelRecord(store.content.add(manifest), "ORAS artifact", len(data), authenticated=False, layers=layers))
+    return layer
+
+
+def test_layers_without_a_model_are_kept_for_a_day(root: Path, later: Callable[[float], None]) -> None:
+    """What a pull that failed has brought is there for its next try; then it goes, with its record, and what a model needs stays."""
+    with Store.open(root, writable=True) as store:
+        needed, orphan = _pulled(store, b"needed", manifest=b"{}"), _pulled(store, b"orphan")
+    later(KEPT - 60)
+    with Store.open(root, writable=True) as store:
+        assert store.content.has(orphan)
+    later(KEPT + 60)
+    with Store.open(root, writable=True) as store:
+        assert set(store.content.digests()) == {needed, Digest.of(b"{}")}
+        assert store.state.layer(orphan, "none") is None
+        assert store.state.layer(needed, "none") is not None
 
 
 def test_a_sealed_ingest_is_not_old(root: Path) -> None:

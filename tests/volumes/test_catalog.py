@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import BusyError, MountError, NotFoundError
+from csi_model.errors import BusyError, MountError, NotFoundError, StillPullingError
+from csi_model.oci.digest import Digest
 from csi_model.oci.reference import parse_reference
 from csi_model.volumes import catalog
 from tests.fakes.models import push_artifact
+from tests.fakes.registry import Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fakes.registry import FakeRegistry
     from tests.volumes.conftest import Node
 
@@ -25,6 +30,13 @@ FILES = {"config.json": b"{}", "model.bin": WEIGHTS}
 def _remove(node: Node, reference: str) -> int:
     assert node.engine is not None
     return catalog.remove(node.engine.store, node.engine.views, parse_reference(reference))
+
+
+def _eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
 
 
 def _contents(node: Node) -> list[object]:
@@ -99,6 +111,39 @@ def test_what_lost_its_last_name_earlier_goes_too(node: Node, registry: FakeRegi
     assert node.engine is not None
     assert not node.engine.store.state.models()
     assert not node.engine.store.state.views()
+
+
+def _tidied(node: Node, *, days: float = 2) -> list[object]:
+    """What is left of content when the driver tidies some days from now."""
+    assert node.engine is not None
+    node.engine.volumes._tidy(time.time() + days * 86400)
+    return _contents(node)
+
+
+def test_layers_of_a_pull_that_failed_are_tidied_away(node: Node, registry: FakeRegistry) -> None:
+    """A model of which one layer cannot be had has no name to remove it by: its other layers go a day after they came."""
+    reference = push_artifact(registry, "llm/raw", FILES)
+    registry.add_fault(Fault(where=Digest.of(b"{}").hex, status=404, delay=0.5))
+    with pytest.raises(NotFoundError):
+        node.publish(reference)
+    assert _eventually(lambda: Digest.of(WEIGHTS) in _contents(node))
+    assert _tidied(node, days=0.9) == [Digest.of(WEIGHTS)]
+    assert _tidied(node) == []
+
+
+def test_a_running_pull_keeps_the_layers_that_it_counts_on(node: Node, registry: FakeRegistry) -> None:
+    """A layer that an earlier pull brought, and this one will not fetch again, is not taken from under it, however old it is."""
+    assert node.engine is not None
+    weights = node.engine.store.content.add(WEIGHTS)
+    node.engine.store.state.record_layer(weights, "none", weights, len(WEIGHTS), b"")
+    registry.add_fault(Fault(where=Digest.of(b"{}").hex, times=1, stall_after=0))
+    reference = push_artifact(registry, "llm/raw", FILES)
+    with pytest.raises(StillPullingError):
+        node.publish(reference, wait=0)
+    assert _eventually(lambda: any(Digest.of(b"{}").hex in seen.path for seen in registry.seen))
+    assert weights in _tidied(node)
+    assert node.publish(reference).joinpath("model.bin").read_bytes() == WEIGHTS
+    assert weights in _tidied(node)
 
 
 @pytest.mark.parametrize("named", [True, False])
