@@ -79,5 +79,9 @@ class CorruptContentError(CsiModelError):
     """Bytes whose size or digest is not what their descriptor says."""
 
 
+class StateDamagedError(DiskError, CorruptContentError):
+    """The state database is damaged: a fault of the node's disk before anything else, for it spoils no model and stops them all."""
+
+
 class MountError(CsiModelError):
     """The kernel refused a mount operation."""

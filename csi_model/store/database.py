@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from csi_model.errors import BusyError, CorruptContentError, CsiModelError, DiskError, NoSpaceError
+from csi_model.errors import BusyError, CsiModelError, DiskError, NoSpaceError, StateDamagedError
 from csi_model.linux.disk import allocate_ahead, free_bytes
 from csi_model.steps import step
 from csi_model.store.faults import disk_errors
@@ -49,7 +49,7 @@ class Database:
         """Open for writing; create or migrate as needed.
 
         Raises:
-            CorruptContentError: the file is damaged.
+            StateDamagedError: the file is damaged.
             UnsupportedError: a newer csi-model wrote it.
             NoSpaceError: the disk is full.
         """
@@ -73,7 +73,7 @@ class Database:
 
         Raises:
             NotFoundError, UnsupportedError: its schema is not ours.
-            CorruptContentError: the file is damaged.
+            StateDamagedError: the file is damaged.
         """
         with sqlite_errors(path):
             reading = _connect(f"{path.absolute().as_uri()}?mode=ro")
@@ -168,7 +168,7 @@ def _keep_blocks(path: Path) -> int:
 def _demand_sound(connection: sqlite3.Connection, path: Path) -> None:
     if problems := _problems(connection, "quick_check"):
         msg = f"the state database {path} is damaged: {problems[0]}"
-        raise CorruptContentError(msg)
+        raise StateDamagedError(msg)
 
 
 def _problems(connection: sqlite3.Connection, check: str) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ def _as_ours(error: sqlite3.Error, path: Path) -> CsiModelError:
     if code == sqlite3.SQLITE_FULL:
         return NoSpaceError(f"the state database {path} cannot grow: the disk is full; free space with `csi-model rm`")
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return CorruptContentError(f"the state database {path} is damaged ({error}); restart the driver, which rebuilds it")
+        return StateDamagedError(f"the state database {path} is damaged ({error}); restart the driver, which rebuilds it")
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return BusyError(f"another process holds the state database {path}; try again")
     return DiskError(f"the state database {path} cannot be used ({error}); look at the node's disk and kernel log")

@@ -47,6 +47,7 @@ def test_every_error_is_mapped(kind: type[errors.CsiModelError]) -> None:
         (errors.UnavailableError("x"), grpc.StatusCode.UNAVAILABLE),
         (errors.DiskDeniedError("x"), grpc.StatusCode.UNAVAILABLE),
         (errors.DiskMissingError("x"), grpc.StatusCode.UNAVAILABLE),
+        (errors.StateDamagedError("x"), grpc.StatusCode.UNAVAILABLE),
         (errors.CorruptContentError("x"), grpc.StatusCode.DATA_LOSS),
         (errors.MountError("x"), grpc.StatusCode.INTERNAL),
         (KeyError("x"), grpc.StatusCode.INTERNAL),

@@ -28,6 +28,7 @@ SAID: dict[type[errors.CsiModelError], tuple[str | None, str | None]] = {
     errors.DiskError: ("DiskFailed", "DiskFailed"),
     errors.DiskDeniedError: ("DiskFailed", "DiskFailed"),
     errors.DiskMissingError: ("DiskFailed", "DiskFailed"),
+    errors.StateDamagedError: ("DiskFailed", "DiskFailed"),
     errors.RangesIgnoredError: ("RegistryUnavailable", "RegistryUnavailable"),
     errors.StoppedError: (None, None),
     errors.CorruptContentError: ("ModelCorrupt", None),

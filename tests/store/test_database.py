@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import BusyError, CorruptContentError, NoSpaceError, NotFoundError, UnavailableError, UnsupportedError
+from csi_model.errors import BusyError, NoSpaceError, NotFoundError, StateDamagedError, UnavailableError, UnsupportedError
 from csi_model.oci.digest import Digest
 from csi_model.store.database import Database
 from csi_model.store.schema import MIGRATIONS, TABLES
@@ -140,7 +140,7 @@ def test_a_file_that_is_no_database_is_damage(path: Path) -> None:
     """Garbage is told apart from everything else."""
     path.write_bytes(b"garbage" * 1000)
     for opening in (Database.open, Database.open_for_reading):
-        with pytest.raises(CorruptContentError, match="damaged"):
+        with pytest.raises(StateDamagedError, match="damaged"):
             opening(path)
 
 
