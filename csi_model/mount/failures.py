@@ -6,7 +6,7 @@ import errno
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from csi_model.errors import MountError, NoSpaceError
+from csi_model.errors import DiskError, MountError, NoSpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ _MOUNTING = {
     errno.ENOTBLK: "this kernel or the store's filesystem cannot mount an image from a file",
     errno.EMFILE: "too many open files; raise the limit of open files",
 }
+_FAILING = frozenset({errno.EIO, errno.EROFS, errno.EUCLEAN})
 
 
 def explain(error: OSError) -> str:
@@ -50,6 +51,7 @@ def writing(doing: str) -> Iterator[None]:
 
     Raises:
         NoSpaceError: the disk or a quota is full.
+        DiskError: the disk fails, or became read-only.
         MountError: anything else.
     """
     try:
@@ -59,4 +61,7 @@ def writing(doing: str) -> Iterator[None]:
             msg = f"cannot {doing}: the state directory's disk is full; free space or remove models (csi-model rm)"
             raise NoSpaceError(msg) from error
         msg = f"cannot {doing}: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
+        if error.errno in _FAILING:
+            msg = f"{msg}; look at the node's disk and kernel log"
+            raise DiskError(msg) from error
         raise MountError(msg) from error

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from csi_model.errors import MountError, NoSpaceError
+from csi_model.errors import DiskError, MountError, NoSpaceError
 from csi_model.mount.failures import mounting, writing
 
 
@@ -23,3 +23,12 @@ def test_a_full_disk_is_told_from_a_full_mount_table() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(MountError, match=r"fs\.mount-max"), mounting("mount it"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_failing_disk_is_told_from_a_kernel_that_refuses() -> None:
+    """The disk is blamed for its I/O errors, so that the node's admin hears of it; a path that is too long is no failing disk."""
+    for number in (errno.EIO, errno.EROFS, errno.EUCLEAN):
+        with pytest.raises(DiskError, match="look at the node's disk"), writing("write it"):
+            raise OSError(number, os.strerror(number))
+    with pytest.raises(MountError, match="too long"), writing("write it"):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
