@@ -55,7 +55,8 @@ def mount(
         try:
             _mount(engine, request, place, watch)
         except BaseException:
-            engine.views.release_all()  # the view may be mounted already, and nobody will use it
+            engine.volumes.stop()  # the view may still be under construction
+            engine.views.release_all()  # it may be mounted by now, and nobody will use it
             raise
     typer.echo(f"{access.reference} is mounted at {place}")
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -9,11 +11,14 @@ from csi_model.errors import MountError
 from csi_model.linux import mounts
 from csi_model.linux.mountinfo import mounts_at, read_mounts
 from csi_model.mount import targets
+from csi_model.mount import views as mounting
 from csi_model.store.store import Store
+from csi_model.volumes.views import Views
 from tests.fakes.models import push_artifact, push_tars, tar_of
 from tests.fakes.registry import Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.cli.conftest import Person
@@ -192,3 +197,30 @@ def test_a_view_that_cannot_be_shown_does_not_stay(person: Person, registry: Fak
     result = person.run("mount", push_artifact(registry, "llm/tiny", FILES), str(person.folder / "x"), "--plain-http")
     assert result.exit_code == 10
     assert left_over(person) == []
+
+
+def test_a_mount_that_is_stopped_leaves_no_view(person: Person, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the view is being built: it is released once its building has ended, not before."""
+    ending, mount_view = threading.Event(), mounting.mount_view
+
+    def stopped_meanwhile(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ending.wait(10)
+        mount_view(*arguments)
+
+    def noting(method: Callable[..., None], when: str) -> Callable[..., None]:
+        def noted(*arguments: Any) -> None:
+            if when == "before":
+                ending.set()
+            method(*arguments)
+            ending.set()
+
+        return noted
+
+    monkeypatch.setattr(mounting, "mount_view", stopped_meanwhile)
+    monkeypatch.setattr(Views, "stop", noting(Views.stop, "before"))
+    monkeypatch.setattr(Views, "release_all", noting(Views.release_all, "after"))
+    result = person.run("mount", push_tars(registry, "llm/car", tar_of(FILES)), str(person.folder / "x"), "--plain-http")
+    assert result.exit_code == 130
+    assert left_over(person) == []
+    assert not any((person.state / "views").iterdir())
