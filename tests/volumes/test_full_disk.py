@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_model.config.model import Pull
 from csi_model.errors import NoSpaceError
-from csi_model.linux.disk import free_bytes
+from csi_model.linux.disk import free_bytes, space
 from csi_model.oci.reference import parse_reference
 from csi_model.volumes import catalog
 from tests.fakes.models import push_artifact, push_tars, tar_of
@@ -31,15 +33,16 @@ WEIGHTS = os.urandom(1 << 20)
 
 @pytest.fixture
 def small(halted: Node, tmp_path: Path) -> Iterator[Node]:
-    """A node with a disk of 200 MiB, of which a pull leaves 8 free."""
+    """A node with a disk of 200 MiB and 200 inodes or so, of which a pull leaves 8 MiB free."""
     disk, place = tmp_path / "disk", tmp_path / "small"
     place.mkdir()
     with disk.open("wb") as file:
         file.truncate(200 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", disk], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "200", disk], check=True)
     subprocess.run(["mount", "-o", "loop", disk, place], check=True)
     try:
         (place / "targets").mkdir()
+        (place / "files").mkdir()
         pull = Pull(linger=0.2, stall_timeout=5, retries=2, free_space_reserve=8 << 20)
         yield replace(halted, folder=place, config=halted.config.model_copy(update={"pull": pull}))
     finally:
@@ -52,6 +55,18 @@ def _fill(place: Path) -> None:
         with suppress(OSError), (place / "filled").open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(size))
+
+
+def _files(folder: Path) -> int:
+    return len(list(folder.iterdir()))
+
+
+def _fill_with_files(place: Path) -> None:
+    """To the last inode, with room for bytes left."""
+    with suppress(OSError):
+        for number in count(_files(place / "files")):
+            (place / "files" / str(number)).touch()
+    assert (space(place).inodes_free, space(place).free > 50 << 20) == (0, True)
 
 
 def _run_and_end(node: Node, *references: str, kill: bool) -> None:
@@ -90,6 +105,41 @@ def test_a_driver_starts_on_a_full_disk(small: Node, registry: FakeRegistry, *, 
         assert (small.publish(other, "2") / "m").exists()
         small.unpublish("2")
         assert (small.folder / "state" / "reserve").stat().st_size == 18 << 20
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
+def test_a_driver_starts_without_a_free_inode(small: Node, registry: FakeRegistry, *, kill: bool) -> None:
+    """Stopped or killed before, it takes away what is published, and gives up spare inodes for it and no block; both are taken again."""
+    raw, car = push_artifact(registry, "llm/raw", {"m": WEIGHTS}), push_tars(registry, "llm/car", tar_of({"m": WEIGHTS}))
+    _run_and_end(small, raw, car, kill=kill)
+    reserve, spare = small.folder / "state" / "reserve", small.folder / "state" / "spare"
+    kept = _files(spare)
+    for _ in range(2):  # each start may meet somebody who takes what the one before gave up
+        _fill_with_files(small.folder)
+        with small.running():
+            _fill_with_files(small.folder)
+            small.publish(raw, "0")
+    with small.running() as engine:
+        for name in ("0", "1"):
+            small.unpublish(name)
+        assert catalog.remove(engine.store, engine.views, parse_reference(raw)) > len(WEIGHTS)
+    assert (reserve.stat().st_size, _files(spare) < kept) == (18 << 20, True)
+    shutil.rmtree(small.folder / "files")
+    with small.running():
+        assert _files(spare) == kept
+
+
+@pytest.mark.parametrize("left", range(1, 8))
+def test_a_driver_starts_with_too_few_inodes(small: Node, registry: FakeRegistry, left: int) -> None:
+    """Wherever in its start it meets the end of them: at the store's own files, those of SQLite, or the probe's."""
+    reference = push_artifact(registry, "llm/raw", {"m": WEIGHTS})
+    _run_and_end(small, reference, kill=False)
+    _fill_with_files(small.folder)
+    for number in range(left):
+        (small.folder / "files" / str(number)).unlink()
+    with small.running():
+        small.unpublish("0")
+    assert (small.folder / "state" / "reserve").stat().st_size == 18 << 20
 
 
 def test_a_disk_that_fills_up_under_a_driver_stops_no_unpublish(small: Node, registry: FakeRegistry) -> None:
