@@ -15,6 +15,10 @@ class InvalidRequestError(CsiModelError):
     """What was asked for is malformed: a bad reference, attribute, path or configuration key."""
 
 
+class MisconfiguredError(InvalidRequestError):
+    """What the driver's own configuration or environment names cannot be used: nothing that whoever asks could mend."""
+
+
 class NotFoundError(CsiModelError):
     """A tag, manifest, blob, path or volume that does not exist."""
 

@@ -20,6 +20,7 @@ from csi_model.errors import (
     CsiModelError,
     DeniedError,
     InvalidRequestError,
+    MisconfiguredError,
     MountError,
     NoSpaceError,
     NotFoundError,
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 CODES: dict[type[CsiModelError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    MisconfiguredError: grpc.StatusCode.FAILED_PRECONDITION,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     ConflictError: grpc.StatusCode.ALREADY_EXISTS,
     UnsupportedError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -10,6 +10,7 @@ from csi_model.errors import (
     DeniedError,
     DiskError,
     InvalidRequestError,
+    MisconfiguredError,
     MountError,
     NoSpaceError,
     NotFoundError,
@@ -21,6 +22,7 @@ from csi_model.errors import (
 
 REASONS: dict[type[CsiModelError], str | None] = {
     InvalidRequestError: "InvalidVolume",
+    MisconfiguredError: "DriverMisconfigured",
     NotFoundError: "ModelNotFound",
     ConflictError: "VolumeConflict",
     UnsupportedError: "ModelUnsupported",

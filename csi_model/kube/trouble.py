@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from csi_model.errors import (
     DiskError,
     InvalidRequestError,
+    MisconfiguredError,
     NoSpaceError,
     RegistryDeniedError,
     StoppedError,
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def of_refusal(node: Subject, call: PublishCall, error: Exception) -> Note | None:
-    """A disk that is full or fails, and a registry that is silent or refuses, once for each host. Other errors are their pod's own."""
+    """A disk that is full or fails, a configuration that cannot be used, and a registry that is silent or refuses, once for each host.
+
+    Other errors are their pod's own.
+    """
+    if isinstance(error, MisconfiguredError):
+        return _warning(node, "DriverMisconfigured", str(error))
     if isinstance(error, NoSpaceError | DiskError):
         return _warning(node, "NoSpace" if isinstance(error, NoSpaceError) else "DiskFailed", str(error))
     host = _host(call.reference)

@@ -8,7 +8,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from csi_model.errors import InvalidRequestError
+from csi_model.errors import MisconfiguredError
 from csi_model.registry.noproxy import is_excepted
 from csi_model.registry.origin import is_loopback
 
@@ -29,7 +29,7 @@ def proxy_for(origin: Origin) -> Proxy | None:
     """The proxy for ``origin``; loopback never has one.
 
     Raises:
-        InvalidRequestError: the environment names a proxy that is not an ``http://`` URL.
+        MisconfiguredError: the environment names a proxy that is not an ``http://`` URL.
     """
     if is_loopback(origin.host):
         return None
@@ -42,10 +42,10 @@ def proxy_for(origin: Origin) -> Proxy | None:
         host, port = parts.hostname, parts.port or 80
     except ValueError as error:
         msg = f"the proxy that the environment names for {origin.scheme} is not a URL"
-        raise InvalidRequestError(msg) from error
+        raise MisconfiguredError(msg) from error
     if parts.scheme != "http" or not host:
         msg = f"the proxy that the environment names for {origin.scheme} is not an http:// URL; others are not supported"
-        raise InvalidRequestError(msg)
+        raise MisconfiguredError(msg)
     authorization = None
     if parts.username is not None:
         login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from csi_model import __version__
-from csi_model.errors import InvalidRequestError
+from csi_model.errors import MisconfiguredError
 from csi_model.registry.dial import dial, resolve_host
 from csi_model.registry.proxy import proxy_for
 from csi_model.registry.response import Response
@@ -259,5 +259,5 @@ def _make_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _unusable(ca_file: Path, error: OSError) -> InvalidRequestError:
-    return InvalidRequestError(f"the CA file {ca_file} cannot be used: {error.strerror or error}")
+def _unusable(ca_file: Path, error: OSError) -> MisconfiguredError:
+    return MisconfiguredError(f"the CA file {ca_file} cannot be used: {error.strerror or error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from csi_model.errors import InvalidRequestError, MisconfiguredError
 from csi_model.oci.reference import LayoutReference
 from csi_model.registry.credentials import Credential, Keyring
 from csi_model.registry.settings import HttpSettings, api_host
@@ -37,7 +38,7 @@ class Connector:
         Nothing is sent before the source is used.
 
         Raises:
-            InvalidRequestError: the configured credentials file is unreadable.
+            MisconfiguredError: the configured credentials file is unreadable.
         """
         if isinstance(reference, LayoutReference):
             return LayoutSource.open_layout(reference)
@@ -50,4 +51,9 @@ class Connector:
     def _configured(self, reference: Reference) -> tuple[Credential, ...]:
         # Read each time: kubelet and operators replace such files while we run.
         path = self._credential_files.get(reference.host.lower())
-        return Keyring.load(path).matching(reference) if path else ()
+        if path is None:
+            return ()
+        try:
+            return Keyring.load(path).matching(reference)
+        except InvalidRequestError as error:
+            raise MisconfiguredError(str(error)) from error

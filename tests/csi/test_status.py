@@ -35,6 +35,7 @@ def test_every_error_is_mapped(kind: type[errors.CsiModelError]) -> None:
     ("error", "code"),
     [
         (errors.InvalidRequestError("x"), grpc.StatusCode.INVALID_ARGUMENT),
+        (errors.MisconfiguredError("x"), grpc.StatusCode.FAILED_PRECONDITION),
         (errors.NotFoundError("x"), grpc.StatusCode.NOT_FOUND),
         (errors.ConflictError("x"), grpc.StatusCode.ALREADY_EXISTS),
         (errors.UnsupportedError("x"), grpc.StatusCode.FAILED_PRECONDITION),

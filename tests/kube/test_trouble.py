@@ -15,6 +15,7 @@ from .conftest import NODE, publish_call
 
 SAID: dict[type[errors.CsiModelError], tuple[str | None, str | None]] = {
     errors.InvalidRequestError: ("InvalidVolume", None),
+    errors.MisconfiguredError: ("DriverMisconfigured", "DriverMisconfigured"),
     errors.NotFoundError: ("ModelNotFound", None),
     errors.ConflictError: ("VolumeConflict", None),
     errors.UnsupportedError: ("ModelUnsupported", None),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import InvalidRequestError, NotFoundError, UnavailableError
+from csi_model.errors import MisconfiguredError, NotFoundError, UnavailableError
 from csi_model.oci.reference import Reference
 from csi_model.registry.origin import Origin
 from csi_model.registry.proxy import Proxy, proxy_for
@@ -76,7 +76,7 @@ def test_unusable_ca_file(kit: Kit, registry: FakeRegistry, tmp_path: Path, kind
     elif kind != "absent":
         path.write_text("" if kind == "empty" else "no certificate")
     source = kit.source(registry, loopback_plain_http=False, ca_files={registry.host: path})
-    with pytest.raises(InvalidRequestError, match=r"the CA file .*/ca\.pem cannot be used: "):
+    with pytest.raises(MisconfiguredError, match=r"the CA file .*/ca\.pem cannot be used: "):
         source.resolve(kit.reference(registry))
 
 
@@ -184,7 +184,7 @@ def test_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert proxy_for(Origin("https", "127.0.0.1", 443)) is None
     assert "bWU6" not in repr(proxy_for(Origin("https", "registry.example", 443)))
     monkeypatch.setenv("https_proxy", "socks5://proxy.example")
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(MisconfiguredError):
         proxy_for(Origin("https", "registry.example", 443))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.config.model import Config
-from csi_model.errors import UnauthenticatedError, UnavailableError
+from csi_model.errors import MisconfiguredError, UnauthenticatedError, UnavailableError
 from csi_model.oci.reference import parse_reference
 from csi_model.registry.credentials import Credential
 from csi_model.registry.settings import HttpSettings
@@ -42,6 +42,17 @@ def test_configured_credentials_are_for_volumes_without(tmp_path: Path, given: t
             with pytest.raises(UnauthenticatedError, match="'wrong'"):
                 source.resolve(reference)
         connector.close()
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"auths": []}'])
+def test_a_configured_file_that_is_unusable_is_no_fault_of_the_volume(tmp_path: Path, text: str | None) -> None:
+    """The admin's file is named as what is wrong, whether it is absent or malformed."""
+    file = tmp_path / "config.json"
+    if text is not None:
+        file.write_text(text)
+    config = Config.model_validate({"registries": {"registry.example": {"credentialsFile": str(file)}}})
+    with pytest.raises(MisconfiguredError, match=r"config\.json"):
+        Connector(config).connect(parse_reference("registry.example/llm/tiny:v1"))
 
 
 def test_sources_share_connections() -> None:
