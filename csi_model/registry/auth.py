@@ -8,6 +8,7 @@ an https registry cannot send us to one without TLS, and a plain one only to a p
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,12 +19,15 @@ from csi_model.registry.origin import Url
 from csi_model.registry.tokens import RefusedError, Token, TokenRequest, fetch_token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from csi_model.registry.cancellation import Cancellation
     from csi_model.registry.credentials import Credential
     from csi_model.registry.origin import Origin
     from csi_model.registry.transport import Transport
+
+_LOOK_UP = 0.2
+"""Seconds after which a thread that waits for another's token looks whether it has been stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,15 @@ class Authorizer:
         Raises:
             As ``challenged``.
         """
-        with self._lock:
+        with self._turn(cancellation):
             if self._token and self._token.is_expired:
                 self._obtain(cancellation)
             return Attempt(self._header, self._number)
 
     def accepted(self, attempt: Attempt) -> None:
         """The registry let this attempt in."""
+        if attempt.number != self._number:
+            return  # nor is there a reason to wait for the thread that fetches a newer token
         with self._lock:
             if attempt.number == self._number and attempt.header:
                 self._accepted = True
@@ -90,7 +96,7 @@ class Authorizer:
             DeniedError: the registry sent us to a place where credentials must not go.
             UnavailableError: the token server is silent or failing.
         """
-        with self._lock:
+        with self._turn(cancellation):
             if attempt.number != self._number:
                 return True  # another thread has renewed it in the meantime
             challenge = _choose(parse_challenges(headers))
@@ -104,13 +110,23 @@ class Authorizer:
 
     def refused(self, attempt: Attempt, cancellation: Cancellation) -> bool:
         """The registry knows the credential but hides or forbids what was asked for: whether another one is ready to be tried."""
-        with self._lock:
+        with self._turn(cancellation):
             if attempt.number != self._number:
                 return False
             if not attempt.header or self._accepted or not self._next():
                 return False
             self._obtain(cancellation)
             return True
+
+    @contextlib.contextmanager
+    def _turn(self, cancellation: Cancellation) -> Iterator[None]:
+        """The lock, which is held while a token is fetched; a wait for it ends with the operation."""
+        while not self._lock.acquire(timeout=_LOOK_UP):
+            cancellation.check()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _next(self) -> bool:
         if self._index + 1 >= len(self._credentials):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,6 +157,35 @@ def test_one_token_for_many_threads(kit: Kit, read: Callable[..., bytes]) -> Non
             thread.join()
         assert results == [b"weights"] * 8
         assert auth.issued == 1
+
+
+def test_who_waits_for_anothers_token_can_stop(kit: Kit) -> None:
+    """A reader that is closed while another one fetches the token ends then, and leaves the other to it."""
+    auth = TokenAuth(USERS)
+    with FakeRegistry(auth=auth) as registry:
+        blob = registry.add_blob(b"weights")
+        registry.add_fault(Fault(where="/token", delay=10))
+        source = kit.source(registry, GOOD, stall_timeout=30)
+        readers = [source.open(blob) for _ in range(2)]
+        ended: list[str] = []
+
+        def wait(number: int) -> None:
+            with pytest.raises(UnavailableError, match="stopped"):
+                readers[number].wait()
+            ended.append(f"reader {number}")
+
+        threads = [threading.Thread(target=wait, args=(number,)) for number in range(2)]
+        threads[0].start()
+        while not registry.requests("/token"):
+            time.sleep(0.01)
+        threads[1].start()
+        time.sleep(0.1)
+        readers[1].close()
+        threads[1].join()
+        assert (ended, auth.issued) == (["reader 1"], 0)
+        readers[0].close()
+        threads[0].join()
+        assert ended == ["reader 1", "reader 0"]
 
 
 def test_token_server_on_another_host(kit: Kit, read: Callable[..., bytes]) -> None:
