@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from csi_model.formats.placement import FilePlacement, Placement, TarPlacement
+from csi_model.store.faults import disk_errors
 from csi_model.tree.layers import FileLayer, TarLayer
 from csi_model.tree.tar import scan
 from csi_model.tree.view import Selection, build, used
@@ -48,6 +49,7 @@ def tree_of(content: ContentStore, layers: Sequence[Layer], selection: Selection
 
     Raises:
         NotFoundError, InvalidRequestError, UnsupportedError, CorruptContentError: what is asked for cannot be shown; see ``tree.view.build``.
+        DiskError: a layer file is not there, or cannot be read.
     """
     return build((_tree_layer(content, layer) for layer in layers), selection)
 
@@ -56,7 +58,7 @@ def needed(content: ContentStore, layers: Sequence[Layer], selection: Selection)
     """The contents that the selection shows something of.
 
     Raises:
-        NotFoundError, InvalidRequestError, UnsupportedError, CorruptContentError: as ``tree_of``.
+        NotFoundError, InvalidRequestError, UnsupportedError, CorruptContentError, DiskError: as ``tree_of``.
     """
     if selection == Selection():
         return frozenset(layer.content for layer in layers)
@@ -72,7 +74,8 @@ def _tree_layer(content: ContentStore, layer: Layer) -> TarLayer | FileLayer:
     if entries is None:
         descriptor = content.open(layer.content)
         try:
-            entries = scan(partial(_read_at, descriptor), layer.size)
+            with disk_errors(f"cannot read content {layer.content}"):
+                entries = scan(partial(_read_at, descriptor), layer.size)
         finally:
             os.close(descriptor)
     return TarLayer(layer.content, entries, placement.whiteouts, placement.prefix, placement.strip)
