@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from csi_model.cli.options import DEFAULT_STATE_DIR, ConfigFile, CredentialsFile, PlainHttp, ReferenceText, StateDir, TargetText
-from csi_model.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
+from csi_model.errors import ConflictError, DeniedError, InvalidRequestError, MountError, NoSpaceError, NotFoundError
 
 if TYPE_CHECKING:
     from csi_model.cli.progress import Watcher
@@ -119,6 +120,10 @@ def _make_ready(place: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         msg = f"{place} is not a directory, or lies below a file; name a new or an empty directory"
         raise InvalidRequestError(msg) from error
+    except OSError as error:
+        kind = NoSpaceError if error.errno in {errno.ENOSPC, errno.EDQUOT} else MountError
+        msg = f"cannot mount at {place}: {error.strerror} ({error.filename}); name another directory"
+        raise kind(msg) from error
 
 
 def _demand_root() -> None:

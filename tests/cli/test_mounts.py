@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,22 @@ def test_bad_targets_are_refused_before_anything_is_pulled(person: Person, regis
     assert result.exit_code == (5 if kind == "full" else 2)
     assert result.stderr.startswith("error: ")
     assert registry.seen == []
+    assert left_over(person) == []
+
+
+def test_a_target_that_cannot_be_made_is_an_error(person: Person, registry: FakeRegistry) -> None:
+    """On a read-only disk the kernel refuses it, and a name that no file can have is malformed; neither ends in a traceback."""
+    disk = person.folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", disk], check=True)
+    reference = push_artifact(registry, "llm/tiny", FILES)
+    try:
+        for place, code in ((disk / "x", 10), (disk / "x" / "y", 10), (person.folder / ("n" * 256), 2), (disk / ("n" * 256) / "y", 2)):
+            result = person.run("mount", reference, str(place), "--plain-http")
+            assert (result.exit_code, result.stderr.startswith("error: ")) == (code, True), result.output
+        assert person.run("unmount", str(person.folder / ("n" * 256))).exit_code == 2
+    finally:
+        mounts.unmount(disk)
     assert left_over(person) == []
 
 

@@ -44,6 +44,9 @@ def _any(mount: Mount) -> bool:
         "/var/lib/kubelet/a\0b",
         "/var/lib/kubeletx/pods",
         "//etc/x",
+        "/var/lib/kubelet/" + "é" * 128,
+        "/var/lib/kubelet/" + "n" * 256 + "/mount",
+        "/var/lib/kubelet" + "/deep" * 900,
     ],
 )
 def test_paths_that_are_no_targets(text: str) -> None:
