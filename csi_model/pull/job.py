@@ -294,7 +294,9 @@ class Job:
 
     def _check_space(self) -> None:
         """What a blob decodes to is not known before; the reserve that was promised to the node is kept all the same."""
-        free = free_bytes(self._content.path(self._layer.digest).parent)
+        place = self._content.path(self._layer.digest).parent
+        with disk_errors(f"cannot look at the filesystem of {place}"):
+            free = free_bytes(place)
         if free < self._resources.reserve:
             msg = (
                 f"blob {self._layer.digest} decodes to more than the disk holds beside its reserve; "

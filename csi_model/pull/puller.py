@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from csi_model.store.records import LayerRecord
 
 from csi_model.pull.schedule import Schedule
+from csi_model.store.faults import disk_errors
 
 __all__ = ["LayerResult", "LayerWant", "Pull", "Puller"]
 
@@ -293,7 +294,9 @@ class Puller:
         if not needed:
             return
         promised = sum(flight.want.descriptor.size - flight.done for flight in self._flights.values())
-        free = free_bytes(self._content.path(missing[0].descriptor.digest).parent) - promised - self._reserve
+        place = self._content.path(missing[0].descriptor.digest).parent
+        with disk_errors(f"cannot look at the filesystem of {place}"):
+            free = free_bytes(place) - promised - self._reserve
         if needed > free:
             needed -= sum(self._resumable(source, want) for want in wanted.values())
         if needed > free:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from csi_model.errors import CorruptContentError, NoSpaceError, StillPullingError, UnavailableError
+from csi_model.errors import CorruptContentError, DiskMissingError, NoSpaceError, StillPullingError, UnavailableError
 from csi_model.formats.placement import Compression
 from csi_model.mount.strategy import WriteMode
 from csi_model.oci.digest import Digest
@@ -213,6 +213,14 @@ def test_room_is_checked_before_the_first_byte(
             shared.pull(source, [LayerWant(other)], write_mode=WriteMode.BUFFERED)
         source.go.set()
         promised.wait(PATIENCE)
+
+
+def test_a_folder_of_content_that_is_gone_is_the_disks_fault(store: Store, source: MemorySource, pulling: Callable[..., Puller]) -> None:
+    """Whoever took it away hears of the disk, and not of a bug; nothing was asked of the source."""
+    (store.root / "content" / "sha256").rmdir()
+    with pytest.raises(DiskMissingError, match="content/sha256"):
+        pulling().pull(source, [LayerWant(source.add(noise(8000)))], write_mode=WriteMode.BUFFERED)
+    assert source.opened == []
 
 
 def test_many_small_layers_pass_through_few_threads(source: MemorySource, pulling: Callable[..., Puller]) -> None:
