@@ -1,4 +1,4 @@
-"""Which hosts NO_PROXY excepts, by the rules of Go's clients (golang.org/x/net/http/httpproxy), which kubelet and containerd follow.
+"""Which hosts NO_PROXY excepts, by the rules of Go's clients (package x/net/http/httpproxy), which kubelet and containerd follow.
 
 ``example.com`` is the host and all below it, ``.example.com`` and ``*.example.com`` only what is below it, ``10.0.0.0/8`` a network,
 ``10.1.2.3`` an address, ``*`` everything. All but networks may end in a port. What is none of these is ignored.
