@@ -59,7 +59,8 @@ class ContentStore:
 
     def has(self, digest: Digest) -> bool:
         """Whether its bytes are here, complete and verified."""
-        return self.path(digest).is_file()
+        with disk_errors(f"cannot look at content {digest}"):
+            return self.path(digest).is_file()
 
     def size(self, digest: Digest) -> int:
         """Its length in bytes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from csi_model.errors import CorruptContentError, DiskMissingError, InvalidRequestError
+from csi_model.errors import CorruptContentError, DiskError, DiskMissingError, InvalidRequestError
 from csi_model.oci.digest import Digest
+from csi_model.store.content import ContentStore
 from csi_model.store.store import Store
 
 if TYPE_CHECKING:
@@ -47,6 +49,19 @@ def test_content_is_sealed(store: Store) -> None:
     """A content file is 0444 with mtime 0, since hard links in a view show both."""
     status = store.content.path(store.content.add(b"weights")).stat()
     assert (status.st_mode & 0o7777, status.st_mtime) == (0o444, 0)
+
+
+class _Sick(type(Path())):  # type: ignore[misc]
+    """A path on a disk whose inodes are damaged."""
+
+    def is_file(self) -> bool:
+        raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+
+
+def test_content_that_the_disk_cannot_look_at_is_the_disks_fault(root: Path) -> None:
+    """A damaged inode is neither absent content nor a bug of ours."""
+    with pytest.raises(DiskError, match="kernel log"):
+        ContentStore(_Sick(root)).has(Digest.of(b"weights"))
 
 
 def test_absent_content_is_missing(store: Store) -> None:
