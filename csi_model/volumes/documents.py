@@ -53,7 +53,8 @@ def fetch(source: Source, descriptor: Descriptor) -> ModelDocuments:
     for depth in range(_MAX_NESTING + 1):
         body = source.fetch_document(descriptor)
         # The first type is the registry's word alone; the others stand in an index that was verified.
-        document = parse_document(body, media_type=descriptor.media_type, trusted=depth > 0)
+        parse_document(body, media_type=descriptor.media_type, trusted=depth > 0)
+        document = _by_itself(body)
         if isinstance(document, Manifest):
             config = _fetch_config(source, document.config) if needs_config(document) else None
             bodies = [(descriptor.digest, body)]
@@ -72,8 +73,7 @@ def load(content: ContentStore, digest: Digest) -> ModelDocuments | None:
     What is damaged stays until it is fetched again and ``ContentStore.add`` replaces it: readers beside a driver come here, too.
     """
     try:
-        body = content.read(digest, MAX_DOCUMENT)
-        manifest = parse_document(body, media_type=None, trusted=True)
+        manifest = _by_itself(content.read(digest, MAX_DOCUMENT))
         if isinstance(manifest, Index):
             return None
         config = content.read(manifest.config.digest, MAX_DOCUMENT) if needs_config(manifest) else None
@@ -83,6 +83,11 @@ def load(content: ContentStore, digest: Digest) -> ModelDocuments | None:
         log.error("document_damaged", error=str(error))  # noqa: TRY400 - it is handled here
         return None
     return ModelDocuments(digest, manifest, place(manifest, config))
+
+
+def _by_itself(body: bytes) -> Manifest | Index:
+    """Go by what the document calls itself. In the store that is all there is, so that what is refused there is refused when it comes."""
+    return parse_document(body, media_type=None, trusted=True)
 
 
 def _fetch_config(source: Source, descriptor: Descriptor) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from csi_model.errors import NotFoundError, UnsupportedError
 from csi_model.oci.manifest import Manifest, parse_document
 from csi_model.oci.platform import Platform
-from tests.fakes.models import push_index, push_tars, tar_of
+from tests.fakes.models import push_index, push_manifest, push_tars, tar_of
 
 if TYPE_CHECKING:
     from tests.fakes.models import Entry
@@ -96,6 +97,16 @@ def test_an_index_of_models_is_refused_by_name(node: Node, registry: FakeRegistr
     )
     with pytest.raises(UnsupportedError, match="KitOps ModelKit"):
         node.publish(reference)
+
+
+def test_a_manifest_that_calls_itself_something_else_is_refused_at_first(node: Node, registry: FakeRegistry) -> None:
+    """An index may call it a manifest: its own word is what a restart would go by, and so it counts from the beginning."""
+    made = _image(registry, HOST, "ours")
+    document = json.loads(registry.manifests["llm/indexed", "ours"][1]) | {"mediaType": "application/x-foreign"}
+    push_manifest(registry, "llm/indexed", document, tag="foreign")
+    entry = {**_entry(registry, "foreign", HOST), "mediaType": made["mediaType"]}
+    with pytest.raises(UnsupportedError, match="application/x-foreign"):
+        node.publish(push_index(registry, "llm/indexed", [entry]))
 
 
 @pytest.mark.parametrize("which", ["manifest", "config"])
