@@ -31,11 +31,20 @@ def usage(root: Path) -> Usage:
         DiskError: a directory cannot be read.
     """
     with disk_errors(f"cannot add up {root}"):
-        return Usage(
-            content=sum(file.st_size for file in _files(root / "content")),
-            ingest=sum(file.st_size for file in _files(root / "ingest")),
-            views=sum(file.st_size for file in _files(root / "views") if file.st_nlink == 1),
-        )
+        counted: set[tuple[int, int]] = set()
+        return Usage(*(_weight(root / name, counted) for name in ("content", "ingest", "views")))
+
+
+def _weight(directory: Path, counted: set[tuple[int, int]]) -> int:
+    """The bytes of the files below; of one with several names only where it is met first, which ``counted`` remembers."""
+    weight = 0
+    for file in _files(directory):
+        inode = (file.st_dev, file.st_ino)
+        if inode not in counted:
+            weight += file.st_size
+        if file.st_nlink > 1:
+            counted.add(inode)
+    return weight
 
 
 def _files(directory: Path) -> Iterator[os.stat_result]:

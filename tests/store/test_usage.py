@@ -30,6 +30,20 @@ def test_files_are_added_up_by_what_they_are_for(root: Path, store: Store) -> No
         assert usage(root) == Usage(content=5, ingest=3, views=7)
 
 
+def test_what_has_two_names_weighs_once(root: Path, store: Store) -> None:
+    """A copied file that the model links twice counts once; so does a link to content whose own name is gone."""
+    digest = store.content.add(b"12345")
+    folder = store.views / "folder"
+    folder.mkdir()
+    (folder / "copy").write_bytes(b"1234567")
+    os.link(folder / "copy", folder / "again")
+    os.link(store.content.path(digest), folder / "one")
+    os.link(folder / "one", folder / "two")
+    assert usage(root) == Usage(content=5, ingest=0, views=7)
+    store.content.remove(digest)
+    assert usage(root) == Usage(content=0, ingest=0, views=12)
+
+
 def test_a_directory_that_is_none_is_ours(root: Path, store: Store) -> None:
     """What the disk refuses is an error of ours, and never a wrong sum."""
     store.views.rmdir()
