@@ -11,7 +11,7 @@ import errno
 import os
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from csi_model.linux.kernel import KernelVersion
 from csi_model.mount.failures import explain, writing
 from csi_model.mount.imagefile import fill_image
 from csi_model.mount.strategy import LADDER, Ladder, RungResult, Strategy, directio_is_safe
-from csi_model.mount.superblock import PROTECTION, mount_erofs
+from csi_model.mount.superblock import OPTION_LIMIT, PROTECTION, mount_erofs
 from csi_model.oci.digest import Digest
 from csi_model.tree.nodes import Directory, Extent, File
 
@@ -38,6 +38,8 @@ _TAR = bytes(range(256)) * 2 * 17
 _RAW = bytes(reversed(range(256))) * 20 + b"last"
 _LINK = ".probe-link-"
 _STALE_AFTER = 60.0
+_BELOW = len("/content/sha512/") + 128
+"""Bytes of the longest path in the state directory that a mount from files names; the sample's own files have short ones."""
 
 
 def probe(state_dir: Path, forced: Strategy | None = None) -> Ladder:
@@ -99,6 +101,10 @@ def _rung(strategy: Strategy, sample: _Sample, state_dir: Path, version: KernelV
     if strategy is Strategy.EROFS_DIRECT and not directio_is_safe(version):
         reason = f"kernel {version} may lack the fix of CVE-2026-23224; direct I/O needs 6.12.72+, 6.18.15+, 6.19.5+ or 7.0+"
         return RungResult(strategy, works=False, reason=reason)
+    length = len(os.fsencode(state_dir))
+    if strategy in {Strategy.EROFS_DIRECT, Strategy.EROFS_BUFFERED} and length + _BELOW > OPTION_LIMIT:
+        reason = f"the state directory has a path of {length} bytes, and mount options have room for {OPTION_LIMIT - _BELOW}; choose a shorter one"
+        return RungResult(strategy, works=False, reason=reason)
     try:
         if strategy is Strategy.MATERIALISE:
             _bind_read_only(state_dir)
@@ -120,15 +126,16 @@ def _bind_read_only(state_dir: Path) -> None:
 
 def _links(state_dir: Path) -> RungResult:
     for stale in state_dir.glob(f"{_LINK}*"):  # left by a kill; a young one may be another process's probe of this very moment
-        if time.time() - stale.stat().st_mtime > _STALE_AFTER:
-            stale.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another probe was faster
+            if time.time() - stale.stat().st_mtime > _STALE_AFTER:
+                stale.unlink()
     with tempfile.NamedTemporaryFile(dir=state_dir, prefix=_LINK) as file:
         link = Path(f"{file.name}.second")
         try:
             os.link(file.name, link)
         except OSError as error:
             return RungResult(Strategy.LINKS, works=False, reason=f"the store's filesystem has no hard links ({error.strerror})")
-        link.unlink()
+        link.unlink(missing_ok=True)
     return RungResult(Strategy.LINKS, works=True, reason="the store's filesystem has hard links")
 
 

@@ -27,7 +27,8 @@ log = structlog.get_logger(__name__)
 PROTECTION = MountFlag.RDONLY | MountFlag.NOSUID | MountFlag.NODEV
 """Carried by every view and every target. Not NOEXEC: a model may bring a program."""
 READ_AHEAD = 1 << 20
-_VALUE_LIMIT = 255
+OPTION_LIMIT = 255
+"""Bytes of a mount option's value, such as the path of an image or of a layer file (fsconfig, FSCONFIG_SET_STRING)."""
 
 # Serialises creation so that a new backing device belongs to the mount just made (another program's, at worst, is raised as well).
 _creating = threading.Lock()
@@ -76,9 +77,9 @@ def _create(context: int, source: str, extra: Sequence[str], *, direct: bool, de
 
 def _named(path: Path) -> str:
     """The file's path, which goes into an option as it is: mountinfo shows it, and so the view is recognised after a restart."""
-    if len(os.fsencode(path)) > _VALUE_LIMIT:
+    if len(os.fsencode(path)) > OPTION_LIMIT:
         raise OSError(
-            errno.ENAMETOOLONG, f"mount options take {_VALUE_LIMIT} bytes; choose a state directory with a shorter path", str(path)
+            errno.ENAMETOOLONG, f"mount options take {OPTION_LIMIT} bytes; choose a state directory with a shorter path", str(path)
         )
     return str(path)
 

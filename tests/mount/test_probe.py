@@ -87,6 +87,26 @@ def test_what_a_killed_probe_left_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [young]
 
 
+def test_what_another_probe_removes_is_no_failure(tmp_path: Path) -> None:
+    """A stale name that is gone when it is looked at, as a dangling link is, ends no probe."""
+    (tmp_path / ".probe-link-gone").symlink_to(tmp_path / "absent")
+    assert probe(tmp_path).links.works
+
+
+def test_a_path_too_long_for_the_kernel_is_found_out(tmp_path: Path) -> None:
+    """Where the name of a layer file would not fit into a mount option, rungs that put it there do not work, and loop devices do."""
+    longest = 255 - len("/content/sha512/") - 128
+    state = tmp_path / ("x" * (longest - len(os.fsencode(tmp_path)) - 1))
+    for path, works in ((state, True), (state.with_name(f"{state.name}x"), False)):
+        path.mkdir()
+        ladder = probe(path)
+        assert {rung.strategy for rung in ladder.rungs if not rung.works} == (
+            set() if works else {Strategy.EROFS_DIRECT, Strategy.EROFS_BUFFERED}
+        )
+    assert f"path of {longest + 1} bytes" in ladder.rungs[0].reason
+    assert ladder.best is Strategy.EROFS_LOOP
+
+
 def test_forced_rungs(tmp_path: Path) -> None:
     """A forced rung is the best one; links are no rung and cannot be forced."""
     assert probe(tmp_path, Strategy.EROFS_BUFFERED).best is Strategy.EROFS_BUFFERED
