@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from csi_model.errors import ConflictError
 from csi_model.linux import mounts, pages
 from csi_model.linux.loops import backing_file
-from csi_model.linux.mountinfo import Mount, mounts_at, read_mounts
+from csi_model.linux.mountinfo import mounts_at, read_mounts
 from csi_model.linux.paths import mount_place
-from csi_model.mount.failures import mounting
+from csi_model.mount.failures import mounting, writing
 from csi_model.mount.strategy import Strategy
 from csi_model.mount.superblock import PROTECTION, mount_erofs
 from csi_model.mount.targets import unmount_patiently
@@ -28,10 +30,16 @@ from csi_model.steps import step
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from csi_model.linux.mountinfo import Mount
+
+log = structlog.get_logger(__name__)
+
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SAMPLE = 64
+_FOLDER = re.compile(r"[0-9a-f]{32}")
 _IMAGE = re.compile(r"[0-9a-f]{32}\.erofs")
 _DELETED = "//deleted"
+_PROTECTED = frozenset({"ro", "nosuid", "nodev"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +67,22 @@ def mount_view(files: ViewFiles, strategy: Strategy, mountpoint: Path) -> None:
 
     Raises:
         ConflictError: something is mounted there already.
+        NoSpaceError: the disk has no room for the directory.
         MountError: the kernel refused, or a file is missing.
     """
-    with mounting(f"mount the view {files.id} ({strategy.value})"):
+    with writing(f"make the place of the view {files.id}"):  # apart: here ENOSPC speaks of the disk, below of the table of mounts
         mountpoint.mkdir(mode=0o755, exist_ok=True)
-        with mounts.closing(os.open(mountpoint, _PLACE)) as place:
-            if mount_place(place).is_root:
-                msg = f"something is mounted at {mountpoint} already; unmount it first"
-                raise ConflictError(msg)
-            if strategy in {Strategy.LINKS, Strategy.MATERIALISE}:
-                assert files.directory is not None, "a view of plain files has a directory"
-                _show_directory(files.directory, mountpoint, place)
-            else:
-                assert files.image is not None, "an EROFS view has an image"
-                with mounts.closing(mount_erofs(files.image, files.devices, strategy)) as mount:
-                    mounts.attach_mount(mount, place, path=mountpoint)
+    with mounting(f"mount the view {files.id} ({strategy.value})"), mounts.closing(os.open(mountpoint, _PLACE)) as place:
+        if mount_place(place).is_root:
+            msg = f"something is mounted at {mountpoint} already; unmount it first"
+            raise ConflictError(msg)
+        if strategy in {Strategy.LINKS, Strategy.MATERIALISE}:
+            assert files.directory is not None, "a view of plain files has a directory"
+            _show_directory(files.directory, mountpoint, place)
+        else:
+            assert files.image is not None, "an EROFS view has an image"
+            with mounts.closing(mount_erofs(files.image, files.devices, strategy)) as mount:
+                mounts.attach_mount(mount, place, path=mountpoint)
     step("view.mounted")
 
 
@@ -86,10 +95,19 @@ def unmount_view(mountpoint: Path) -> None:
     with mounting(f"unmount the view at {mountpoint}"):
         while is_mounted(mountpoint):
             unmount_patiently(mountpoint)
-        try:
-            mountpoint.rmdir()
-        except FileNotFoundError:
-            return
+    remove_place(mountpoint)
+
+
+def remove_place(mountpoint: Path) -> None:
+    """Remove the directory of a view that is not mounted; one that cannot be removed does no harm, for a view can be mounted over it."""
+    try:
+        mountpoint.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning(
+            "view_place_not_removed", path=str(mountpoint), reason=error.strerror, effect="none; remove it when no view is mounted there"
+        )
 
 
 def is_mounted(mountpoint: Path) -> bool:
@@ -97,7 +115,7 @@ def is_mounted(mountpoint: Path) -> bool:
     try:
         with mounts.closing(os.open(mountpoint, _PLACE)) as place:
             return mount_place(place).is_root
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -112,47 +130,58 @@ def mounted_strategy(mountpoint: Path) -> Strategy | None:
     mount = stack[-1]
     if mount.filesystem != "erofs":
         return Strategy.MATERIALISE
-    if mount.source.startswith("/dev/loop"):
+    if _is_loop(mount):
         return Strategy.EROFS_LOOP
     return Strategy.EROFS_DIRECT if "directio" in mount.super_options else Strategy.EROFS_BUFFERED
 
 
 def shown_view(mount: Mount, views: Path) -> str | None:
-    """Which view (its id) of the directory ``views`` a mount shows, wherever it is attached; None when it is not one of ours.
+    """Which view (its id) a mount shows, wherever it is attached and wherever the state directory was then; None when it shows none.
 
-    An EROFS mount names its image, directly or through its loop device; a bound directory names its place in its filesystem, of
-    which only the last two components are certain from here. So it is with the image behind a loop device that another container made: the
-    kernel shows its path from where the state directory was mounted there.
+    An EROFS mount names its image, directly or through its loop device; a bound directory names its place in its filesystem. The state
+    directory may have been moved since, or lain on another disk, and the container that mounted may have seen it elsewhere. So only the
+    last two components count: the directory of all views, and 32 hex digits, a hash of what the view shows. A folder must carry our three
+    flags, too. Devices are not compared: a folder's may be that of a former disk, and btrfs tells stat(2) others than mountinfo.
+
+    This takes nobody else's mount for ours. Such names in such a directory are made by csi-model alone; and should they be another
+    csi-model's, then they are at the targets of its own volumes, which kubelet names to no other driver.
     """
     if mount.filesystem == "erofs":
-        if mount.source.startswith("/dev/loop"):
-            return _image_behind(mount.source, views)
-        image = Path(mount.source)
-        return image.name.removesuffix(".erofs") if _same_path(image.parent, views) else None
-    root = Path(mount.root.removesuffix(_DELETED))
-    return root.name if root.parent.name == views.name and views.name and _same_device(mount, views) else None
+        image = _image(mount)
+        named = image is not None and image.parent.name == views.name and _IMAGE.fullmatch(image.name)
+        return image.stem if image is not None and (named or _lies_in(image, views)) else None
+    folder = _folder(mount)
+    named = folder.parent.name == views.name and _FOLDER.fullmatch(folder.name)
+    return folder.name if named and mount.options >= _PROTECTED else None
 
 
 def shown_views(views: Path, places: Path) -> frozenset[str]:
     """The views (their ids) of the directory ``views`` that mounts show elsewhere than at their own place in ``places``.
 
-    The kernel's word, for what no record tells of. The place may be seen at several paths; and another driver on this node may have
-    views of the same names, so folders are told apart by where they lie in their filesystem.
+    The kernel's word, for what no record tells of.
 
     Raises:
         MountError: the mount table cannot be read.
     """
-    with mounting("read the mount table"):
-        table, real = read_mounts(), Path(os.path.realpath(views))
-        below = max((mount for mount in table if real.is_relative_to(mount.target)), key=lambda mount: len(mount.target))
-        folder = Path(below.root) / real.relative_to(below.target)
-        found = []
-        for mount in table:
-            name = shown_view(mount, views)
-            if name is None or Path(mount.target).parts[-2:] == (places.name, name):
-                continue
-            if mount.filesystem == "erofs" or (mount.device == below.device and Path(mount.root.removesuffix(_DELETED)).parent == folder):
-                found.append(name)
+    real = Path(os.path.realpath(views))
+    with mounting("read the mount table"), mounts.closing(os.open(real, _PLACE)) as directory:
+        return shown_elsewhere(read_mounts(), mount_place(directory).mount_id, real, places)
+
+
+def shown_elsewhere(table: Iterable[Mount], holder: int, views: Path, places: Path) -> frozenset[str]:
+    """The views among the mounts of ``table`` as ``shown_views`` says; ``holder`` is the id of the mount in which ``views`` lies.
+
+    The holder is the kernel's answer, for several mounts may be stacked at one path. A view's place may be seen at several paths. And
+    another driver on this node, or one with another state directory, may have views of the same names, so that views are told apart by
+    where they lie. Where the holder is not in the table (in a chroot), names have to do.
+    """
+    table = tuple(table)
+    below = next((mount for mount in table if mount.mount_id == holder and views.is_relative_to(mount.target)), None)
+    found = []
+    for mount in table:
+        name = shown_view(mount, views)
+        if name is not None and Path(mount.target).parts[-2:] != (places.name, name) and _shows_from(mount, views, below):
+            found.append(name)
     return frozenset(found)
 
 
@@ -213,21 +242,32 @@ def _show_directory(directory: Path, mountpoint: Path, place: int) -> None:
         raise
 
 
-def _image_behind(device: str, views: Path) -> str | None:
-    image = backing_file(Path(device).name)
-    if image is None or not (_same_path(image.parent, views) or (image.parent.name == views.name and _IMAGE.fullmatch(image.name))):
-        return None
-    return image.name.removesuffix(".erofs")
+def _image(mount: Mount) -> Path | None:
+    """The image of an EROFS mount, by the path that it had for whoever mounted it."""
+    return backing_file(Path(mount.source).name) if _is_loop(mount) else Path(mount.source)
 
 
-def _same_path(one: Path, other: Path) -> bool:
+def _folder(mount: Mount) -> Path:
+    """What a mount shows, by its path in its filesystem."""
+    return Path(mount.root.removesuffix(_DELETED))
+
+
+def _is_loop(mount: Mount) -> bool:
+    return mount.source.startswith("/dev/loop")
+
+
+def _lies_in(path: Path, views: Path) -> bool:
     # The kernel names a loop device's file by its real path, whatever symlinks lead to the state directory.
-    return one == other or os.path.realpath(one) == os.path.realpath(other)
+    return path.parent == views or os.path.realpath(path.parent) == os.path.realpath(views)
 
 
-def _same_device(mount: Mount, path: Path) -> bool:
-    device = path.stat().st_dev
-    return mount.device == (os.major(device), os.minor(device))
+def _shows_from(mount: Mount, views: Path, below: Mount | None) -> bool:
+    """Whether the view that the mount shows is one of the directory ``views``, which lies in the mount ``below``."""
+    if mount.filesystem == "erofs":
+        return _is_loop(mount) or _lies_in(Path(mount.source), views)
+    if below is None:
+        return True
+    return mount.device == below.device and _folder(mount).parent == Path(below.root) / views.relative_to(below.target)
 
 
 def _size(path: Path) -> int:

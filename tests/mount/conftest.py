@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLAIN = {Strategy.LINKS, Strategy.MATERIALISE}
+VIEW = "0123456789abcdef" * 2
+"""A view's name, as all have one."""
 MTIME = 1_700_000_000_123_456_789
 
 
@@ -56,7 +58,7 @@ class Store:
     def target(self, name: str = "mount") -> Target:
         return Target.parse(str(self.kubelet / name), root=self.kubelet)
 
-    def prepare(self, strategy: Strategy, tree: Directory, name: str = "view") -> ViewFiles:
+    def prepare(self, strategy: Strategy, tree: Directory, name: str = VIEW) -> ViewFiles:
         if strategy in PLAIN:
             materialise(tree, self.views / name, self.layers)
             return ViewFiles(name, directory=self.views / name)
@@ -66,7 +68,7 @@ class Store:
         return ViewFiles(name, image=path, devices=tuple(self.layers[digest] for digest in image.devices))
 
     @contextmanager
-    def mounted(self, strategy: Strategy, tree: Directory, name: str = "view") -> Iterator[Path]:
+    def mounted(self, strategy: Strategy, tree: Directory, name: str = VIEW) -> Iterator[Path]:
         files = self.prepare(strategy, tree, name)
         mountpoint = self.mounts / name
         mount_view(files, strategy, mountpoint)

@@ -18,7 +18,7 @@ from csi_model.linux.mountinfo import mounts_at
 from csi_model.mount.strategy import Strategy
 from csi_model.mount.targets import attach, detach
 from csi_model.mount.views import is_mounted, mounted_strategy, shown_view, unmount_view
-from tests.mount.conftest import MTIME, PLAIN
+from tests.mount.conftest import MTIME, PLAIN, VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,8 +140,8 @@ def test_programs_run(seen: Path) -> None:
 
 def test_the_view_may_go_while_a_pod_reads(seen: Path, store: Store, model: Model) -> None:
     """A target is a mount of its own: it stays readable when the view's mount, image and layers are gone from their places."""
-    unmount_view(store.mounts / "view")
-    assert not (store.mounts / "view").exists()
+    unmount_view(store.mounts / VIEW)
+    assert not (store.mounts / VIEW).exists()
     for image in store.views.glob("*.erofs"):
         image.unlink()
     for name, data in model.content.items():
@@ -151,9 +151,9 @@ def test_the_view_may_go_while_a_pod_reads(seen: Path, store: Store, model: Mode
 def test_mounts_are_recognised(seen: Path, store: Store, strategy: Strategy) -> None:
     """After a restart mountinfo alone tells how a view is mounted, and which view a target shows."""
     expected = Strategy.MATERIALISE if strategy in PLAIN else strategy
-    assert is_mounted(store.mounts / "view")
-    assert mounted_strategy(store.mounts / "view") is expected
+    assert is_mounted(store.mounts / VIEW)
+    assert mounted_strategy(store.mounts / VIEW) is expected
     (mount,) = mounts_at(seen)
-    assert shown_view(mount, store.views) == "view"
+    assert shown_view(mount, store.views) == VIEW
     assert shown_view(mount, store.root / "elsewhere" / "content") is None
     assert shown_view(mounts_at("/proc")[-1], store.views) is None

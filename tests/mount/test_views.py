@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from csi_model.errors import ConflictError, MountError
+from csi_model.errors import ConflictError, MountError, NoSpaceError
 from csi_model.linux import mounts, pages, readahead
 from csi_model.linux.mountinfo import mounts_at
 from csi_model.mount import targets
@@ -24,7 +25,7 @@ from csi_model.mount.views import (
     unmount_view,
 )
 from csi_model.tree.nodes import Directory, Extent, File
-from tests.mount.conftest import noise
+from tests.mount.conftest import VIEW, noise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +138,7 @@ def test_a_busy_view_stays(store: Store, tree: Directory, monkeypatch: pytest.Mo
 def test_a_view_is_mounted_once(store: Store, tree: Directory) -> None:
     """A second mount over the first is refused."""
     with store.mounted(Strategy.EROFS_DIRECT, tree) as view:
-        files = ViewFiles("view", image=store.views / "view.erofs", devices=tuple(store.layers.values()))
+        files = ViewFiles(VIEW, image=store.views / f"{VIEW}.erofs", devices=tuple(store.layers.values()))
         with pytest.raises(ConflictError):
             mount_view(files, Strategy.EROFS_DIRECT, view)
         assert len(mounts_at(view)) == 1
@@ -150,8 +151,8 @@ def test_a_missing_layer_is_named_by_its_remedy(store: Store, tree: Directory, s
     for layer in store.layers.values():
         layer.unlink()
     with pytest.raises(MountError, match="pull the model again"):
-        mount_view(files, strategy, store.mounts / "view")
-    assert not is_mounted(store.mounts / "view")
+        mount_view(files, strategy, store.mounts / VIEW)
+    assert not is_mounted(store.mounts / VIEW)
 
 
 def test_a_broken_image(store: Store) -> None:
@@ -166,7 +167,7 @@ def test_paths_too_long_for_an_option(store: Store, tmp_path: Path) -> None:
     """A path that the kernel would cut is refused, with the remedy."""
     image = tmp_path / ("x" * 120) / ("y" * 120) / "view.erofs"
     with pytest.raises(MountError, match="shorter path"):
-        mount_view(ViewFiles("view", image=image), Strategy.EROFS_DIRECT, store.mounts / "view")
+        mount_view(ViewFiles("view", image=image), Strategy.EROFS_DIRECT, store.mounts / VIEW)
 
 
 def test_several_hundred_devices(store: Store) -> None:
@@ -183,7 +184,7 @@ def test_a_view_behind_a_symlinked_state_directory(store: Store, tree: Directory
     alias = store.root / "alias"
     alias.symlink_to(store.views)
     with store.mounted(Strategy.EROFS_LOOP, tree) as view:
-        assert shown_view(mounts_at(view)[0], alias) == "view"
+        assert shown_view(mounts_at(view)[0], alias) == VIEW
 
 
 def test_old_kernels_mount_plain_views_read_only(store: Store, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,3 +249,36 @@ def test_an_attach_reads_no_list_of_mounts(store: Store, tree: Directory, monkey
         targets.attach(view, store.target("a"))
         monkeypatch.undo()
         targets.detach(store.target("a"), ours=lambda mount: True)
+
+
+def test_no_room_for_a_directory_is_a_full_disk(store: Store, tree: Directory) -> None:
+    """Neither the view's place nor a target's directory that a full disk refuses is taken for a full table of mounts."""
+    full = store.kubelet / "full"
+    full.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "none", full], check=True)
+    try:
+        files = store.prepare(Strategy.EROFS_DIRECT, tree)
+        with pytest.raises(NoSpaceError, match="disk is full"):
+            mount_view(files, Strategy.EROFS_DIRECT, full / VIEW)
+        with store.mounted(Strategy.EROFS_DIRECT, tree) as view, pytest.raises(NoSpaceError, match="no room"):
+            targets.attach(view, store.target("full/mount"))
+    finally:
+        subprocess.run(["umount", full], check=True)
+
+
+def test_a_place_with_files_in_it_serves(store: Store, tree: Directory) -> None:
+    """A copied state directory has files where views were mounted: they are covered, and left when the view goes."""
+    place = store.mounts / VIEW
+    place.mkdir()
+    (place / "copied").touch()
+    with store.mounted(Strategy.EROFS_DIRECT, tree) as view:
+        assert (view / "weights").stat().st_size == _SIZE
+        unmount_view(view)
+        assert not is_mounted(view)
+    assert (place / "copied").exists()
+
+
+def test_no_view_is_mounted_on_a_file(tmp_path: Path) -> None:
+    """What is no directory is no view's place, and nothing to stumble over."""
+    (tmp_path / "file").touch()
+    assert not is_mounted(tmp_path / "file")
