@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from csi_model.errors import MountError
 from csi_model.linux.disk import fsync_directory, sync_filesystem
 from csi_model.linux.mounts import closing
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from csi_model.oci.digest import Digest
+
+log = structlog.get_logger(__name__)
 
 _FEW = 16
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -132,17 +136,26 @@ def remove_view(path: Path) -> None:
 def sweep_unfinished(views: Path) -> tuple[str, ...]:
     """Remove what a crash left unfinished in the views directory; returns the names. Only at start, when nobody is writing.
 
+    What cannot be removed is logged and left for the next start.
+
     Raises:
-        MountError: the filesystem refused.
+        MountError: the directory cannot be read.
     """
-    with writing("remove unfinished views"):
-        names = tuple(sorted(entry.name for entry in views.iterdir() if entry.name.startswith(UNFINISHED)))
-        for name in names:
-            if (views / name).is_dir() and not (views / name).is_symlink():
-                _remove_tree(views / name)
-            else:
-                (views / name).unlink()
-    return names
+    with writing("find unfinished views"):
+        names = sorted(entry.name for entry in views.iterdir() if entry.name.startswith(UNFINISHED))
+    return tuple(name for name in names if _swept(views / name))
+
+
+def _swept(path: Path) -> bool:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            _remove_tree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        log.warning("unfinished_view_not_removed", path=str(path), reason=str(error), effect="its bytes stay on the disk")
+        return False
+    return True
 
 
 class _Writer:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from csi_model.erofs.image import build_image
-from csi_model.errors import NoSpaceError, StoppedError
+from csi_model.errors import CsiModelError, NoSpaceError, StoppedError
 from csi_model.linux import memory
 from csi_model.linux.disk import free_bytes
 from csi_model.mount import views as mounting
+from csi_model.mount.failures import writing
 from csi_model.mount.imagefile import holds_image, write_image
 from csi_model.mount.materialise import bytes_to_copy, links_hold, materialise, remove_view
 from csi_model.mount.strategy import Strategy, choose_view, is_warm, links_only
@@ -131,16 +132,18 @@ class Builder:
         write = self._write_folder if strategy in _FOLDERS else self._write_image
         mounting.mount_view(write(view.id, root, sizes, paths, flight), strategy, place)
         log.info("view_mounted", view=view.id, manifest=str(view.manifest), strategy=strategy.value, layers=len(sizes))
+        self._remove_other_form(view.id, strategy)
         return strategy, size
 
     def remove(self, view_id: str) -> None:
-        """Delete the files of a view that is not mounted, and its record.
+        """Delete the place and the files of a view that is not mounted, and its record.
 
         Raises:
             MountError, NoSpaceError: the disk would not.
         """
+        mounting.remove_place(self.place(view_id))
         remove_view(self._folder(view_id))
-        self._image(view_id).unlink(missing_ok=True)
+        self._remove_image(view_id)
         self._store.state.forget_view(view_id)
 
     def may_switch(self) -> bool:
@@ -173,6 +176,26 @@ class Builder:
             self._demand_room(image.size)
             write_image(image, path, paths, flight.copied)
         return ViewFiles(view_id, image=path, devices=tuple(paths[content] for content in image.devices))
+
+    def _remove_other_form(self, view_id: str, strategy: Strategy) -> None:
+        """Remove what the view was mounted from before another strategy was chosen, unless a pod's mount still shows it.
+
+        A folder may weigh as much as its model. A kill before leaves it to the view's end.
+        """
+        other = self._image(view_id) if strategy in _FOLDERS else self._folder(view_id)
+        try:
+            if not other.exists() or view_id in mounting.shown_views(self._store.views, self._store.mounts):
+                return
+            if strategy in _FOLDERS:
+                self._remove_image(view_id)
+            else:
+                remove_view(other)
+        except CsiModelError as error:  # the view is mounted, and that is what was asked for
+            log.warning("view_form_not_removed", view=view_id, reason=str(error), effect="it stays until the view goes")
+
+    def _remove_image(self, view_id: str) -> None:
+        with writing(f"remove the view's image {view_id}.erofs"):
+            self._image(view_id).unlink(missing_ok=True)
 
     def _demand_room(self, count: int) -> None:
         free = free_bytes(self._store.views) - self._reserve

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_model.errors import BusyError, CsiModelError, UnavailableError
+from csi_model.errors import BusyError, CsiModelError
 from csi_model.linux.mountinfo import read_mounts
 from csi_model.mount import views as mounting
 from csi_model.mount.materialise import sweep_unfinished
@@ -88,14 +88,17 @@ class Views:
             log.info("unfinished_views_removed", names=swept)
         mounted = {Path(mount.target) for mount in read_mounts()}
         users: dict[str, set[str]] = {}
-        for publication in self._store.state.publications():
+        published = self._store.state.publications()
+        kept = {publication.view_id for publication in published}
+        for publication in published:
             if Path(publication.target) in mounted:
                 users.setdefault(publication.view_id, set()).add(publication.target)
         recorded = {record.view_id for record in self._store.state.views()}
         now = time.monotonic()
         for place in sorted(self._store.mounts.iterdir()):
             if not mounting.is_mounted(place):
-                place.rmdir()
+                if place.name not in kept:  # after a reboot onto a full disk there may be no room to make it again
+                    mounting.remove_place(place)
                 continue
             strategy = mounting.mounted_strategy(place)
             self._mounted[place.name] = _Mounted(now, users.get(place.name, set()), switch=self._switch(place.name, strategy, now))
@@ -126,8 +129,8 @@ class Views:
         Raises:
             NotFoundError, InvalidRequestError, UnsupportedError: what the view asks for cannot be shown.
             StillPullingError: the deadline came first; says how far the building is.
-            BusyError: ``waiter`` was cancelled, or the view is just going away.
-            UnavailableError: it was unmounted meanwhile, or the process is stopping; try again.
+            BusyError: ``waiter`` was cancelled, the view is just going away, or it was unmounted meanwhile; try again.
+            StoppedError: the process is stopping.
             MountError, NoSpaceError: the kernel or the disk would not.
         """
         self._shed()
@@ -248,7 +251,7 @@ class Views:
                     return live
             if model is None:
                 msg = "the view was unmounted while it was about to be used; try again"
-                raise UnavailableError(msg)
+                raise BusyError(msg)  # and no failure: the next try builds it
 
     def _building(self, view: View, model: ReadyModel) -> Build:
         context = copy_context()  # its log lines name the volume whose publish began it
@@ -291,8 +294,15 @@ class Views:
         for name in sorted((there | recorded) - self._needed()):
             with suppress(BusyError), self._locks.hold(name, patience=0):  # a busy one is being built
                 if name not in self._needed():
-                    self._remove(name)
-                    log.info("view_removed", view=name)
+                    self._remove_leftover(name)
+
+    def _remove_leftover(self, view_id: str) -> None:
+        try:
+            self._remove(view_id)
+        except CsiModelError as error:  # of no harm to the others
+            log.warning("view_not_removed", view=view_id, reason=str(error), effect="its bytes stay on the disk; tried again every hour")
+        else:
+            log.info("view_removed", view=view_id)
 
     def _needed(self) -> set[str]:
         """The views that are mounted, published, or shown by a mount of which there is no record."""

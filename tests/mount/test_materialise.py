@@ -12,6 +12,7 @@ import pytest
 from csi_model.errors import CorruptContentError, MountError, NoSpaceError
 from csi_model.linux import mounts
 from csi_model.linux.disk import sync_filesystem
+from csi_model.linux.mountinfo import mounts_at
 from csi_model.mount import copying
 from csi_model.mount import materialise as materialising
 from csi_model.mount.materialise import materialise, remove_view, sweep_unfinished
@@ -207,6 +208,19 @@ def test_the_sweep_takes_only_what_is_unfinished(store: Store, small: Directory)
     assert sweep_unfinished(store.views) == (".unfinished-image", ".unfinished-link", ".unfinished-tree")
     assert sorted(path.name for path in store.views.iterdir()) == ["other.erofs", "view"]
     assert store.kubelet.is_dir()
+
+
+def test_the_sweep_leaves_what_cannot_be_removed(store: Store) -> None:
+    """One leftover that will not go stops neither the others' removal nor the start."""
+    busy = store.views / ".unfinished-a" / "busy"
+    busy.mkdir(parents=True)
+    (store.views / ".unfinished-b").touch()
+    mounts.bind(store.kubelet, busy)
+    try:
+        assert sweep_unfinished(store.views) == (".unfinished-b",)
+        assert mounts_at(busy)
+    finally:
+        mounts.unmount(busy)
 
 
 _CHILD = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, NoReturn
@@ -228,6 +229,57 @@ def test_files_that_no_record_tells_of_go_at_start(halted: Node) -> None:
     other.touch()
     with halted.running():
         assert list(views.iterdir()) == [other]
+
+
+def test_one_leftover_that_cannot_be_removed(halted: Node, registry: FakeRegistry) -> None:
+    """The driver starts with it and lets go of all others; `rm` of its model says what is the matter."""
+    reference, other = _push(registry, "car"), _push(registry, "raw")
+    killed(_views(halted), lambda: halted.publish(reference))
+    reboot(halted)
+    (image,) = (halted.folder / "state" / "views").iterdir()
+    image.unlink()
+    (image / "stuck").mkdir(parents=True)  # no unlink takes a directory, as none takes a damaged inode
+    stray = halted.folder / "state" / "mounts" / "stray"
+    stray.touch()
+    with _views(halted, idle=0.1).running() as engine:
+        halted.unpublish()
+        engine.views._clear()
+        halted.publish(other, "b")
+        halted.unpublish("b")
+        assert _eventually(lambda: engine.views.mounted() == 0)
+        assert _eventually(lambda: set(left(halted)) == {f"views/{image.name}", "mounts/stray", image.stem})
+        with pytest.raises(MountError, match=re.escape(image.name)):
+            catalog.remove(engine.store, engine.views, parse_reference(reference))
+
+
+@pytest.mark.parametrize(("before", "after"), [("materialise", "auto"), ("auto", "materialise")])
+def test_a_view_leaves_its_other_form(halted: Node, registry: FakeRegistry, before: str, after: str) -> None:
+    """A view that is mounted in another way than before the reboot keeps the files of this one only."""
+    reference = _push(registry, "car")
+    killed(_views(halted, strategy=before), lambda: halted.publish(reference))
+    reboot(halted)
+    (former,) = (halted.folder / "state" / "views").iterdir()
+    with _views(halted, strategy=after).running() as engine:
+        assert (halted.publish(reference) / "m").read_bytes() == WEIGHTS
+        (present,) = engine.store.views.iterdir()
+        assert present.stem == former.stem
+        assert present.suffix != former.suffix
+        halted.unpublish()
+
+
+def test_the_other_form_stays_while_a_pod_reads_it(halted: Node, registry: FakeRegistry) -> None:
+    """Copies that a pod's mount shows outlive the view's mount in another form, and go with the view."""
+    reference = _push(registry, "car")
+    killed(_views(halted, strategy="materialise"), lambda: halted.publish(reference))
+    (place,) = (halted.folder / "state" / "mounts").iterdir()
+    subprocess.run(["umount", place], check=True)
+    with _views(halted, idle=0.1).running() as engine:
+        assert (halted.publish(reference, "b") / "m").read_bytes() == WEIGHTS
+        assert len(list(engine.store.views.iterdir())) == 2
+        assert (halted.target("a") / "m").read_bytes() == WEIGHTS
+        halted.unpublish("a")
+        halted.unpublish("b")
+        assert _eventually(lambda: not left(halted))
 
 
 def test_what_a_pod_still_reads_is_no_leftover(halted: Node, registry: FakeRegistry) -> None:

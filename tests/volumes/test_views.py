@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.config.model import Views
+from csi_model.errors import BusyError
 from csi_model.linux import pages
 from csi_model.linux.mountinfo import mounts_at
 from csi_model.volumes.views import View
@@ -89,6 +90,16 @@ def test_a_process_that_will_not_tend_mounts_directly(halted: Node, registry: Fa
         assert "directio" in _options(halted.publish(reference))
         halted.unpublish()
         engine.views.release_all()
+
+
+def test_a_view_that_went_away_meanwhile_is_no_registrys_failure(node: Node) -> None:
+    """Whoever found it mounted a moment ago is asked to come again, and no pod is told of a registry."""
+    from csi_model.oci.digest import Digest
+    from csi_model.tree.view import Selection
+
+    assert node.engine is not None
+    with pytest.raises(BusyError, match="try again"), node.engine.views.hold(View(Digest.of(b"m"), Selection()), None):
+        pass
 
 
 def test_view_ids_tell_selections_apart() -> None:
