@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from csi_model.config.model import Config, Csi
     from csi_model.mount.strategy import Ladder
 
-_OLDEST = KernelVersion(5, 2, 0)
-"""The first kernel with fsopen, fsmount and move_mount."""
+_OLDEST = KernelVersion(5, 8, 0)
+"""The first kernel whose statx tells mount points; fsopen and move_mount came with 5.2, openat2 with 5.6."""
 _CLOCK = 300.0
 """Seconds between two clocks from which on certificates and tokens begin to be refused."""
 _COSTS = {
@@ -59,8 +59,8 @@ def kernel() -> Check:
     """The running kernel."""
     version = KernelVersion.running()
     if version < _OLDEST:
-        advice = "run Linux 5.2 or newer; 6.12 and newer mount models without a copy"
-        return Check("kernel", Status.FAIL, f"{version} lacks the mount calls that views need", advice)
+        advice = "run Linux 5.8 or newer; 6.12 and newer mount models without a copy"
+        return Check("kernel", Status.FAIL, f"{version} lacks calls that mounting takes (fsopen, openat2, statx of mount points)", advice)
     return Check("kernel", Status.OK, str(version))
 
 
