@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csi_model.config.model import Config, RegistryHost
-from csi_model.errors import CsiModelError, DeniedError, InvalidRequestError, UnauthenticatedError, UnavailableError
+from csi_model.errors import CsiModelError, InvalidRequestError, RegistryDeniedError, UnauthenticatedError, UnavailableError
 from csi_model.oci.document import parse_json
 from csi_model.oci.reference import Reference, parse_reference
 from csi_model.registry.origin import Origin, is_loopback
@@ -52,7 +52,7 @@ class Access:
         """Add to errors of the body what this person could do about them."""
         try:
             yield
-        except (UnauthenticatedError, DeniedError, UnavailableError) as error:
+        except (UnauthenticatedError, RegistryDeniedError, UnavailableError) as error:
             advice = self._advice(error)
             if advice is None:
                 raise
@@ -65,8 +65,6 @@ class Access:
         if isinstance(error, UnavailableError):
             local = is_loopback(Origin.of_registry(self.reference.host, HttpSettings()).host)
             return "for a registry on this machine without TLS, add --plain-http" if local and "speak TLS" in str(error) else None
-        if "plainHttp" in str(error):
-            return None  # says what to do, and it is nothing about credentials
         _, host = _host_settings(self.config, self.reference)
         if host.credentials_file is not None and _names_helpers(host.credentials_file):
             return f"{host.credentials_file} keeps its passwords with a credential helper, which csi-model does not run; try --credentials-file"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.cli.access import Access
-from csi_model.errors import InvalidRequestError
+from csi_model.errors import DeniedError, InvalidRequestError
 from tests.fakes.models import push_artifact
 from tests.fakes.registry import BasicAuth, FakeRegistry, Fault
 
@@ -87,6 +87,15 @@ def test_a_refusal_says_how_to_log_in(person: Person, private: FakeRegistry) -> 
     assert verbose.exit_code == 4
     assert "wrong secret" not in verbose.output
     assert base64.b64encode(b"ann:wrong secret").decode() not in verbose.output
+
+
+def test_what_we_forbid_ourselves_is_no_matter_of_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A redirect that is not followed says so, and sends nobody to `docker login`."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    said = "registry.example sent a redirect that leaves TLS (http://storage.example); refused"
+    with pytest.raises(DeniedError) as caught, prepare("registry.example/a:v1").explained():
+        raise DeniedError(said)
+    assert str(caught.value) == said
 
 
 def test_plain_http_on_request_is_for_this_machine(person: Person) -> None:
