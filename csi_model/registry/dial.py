@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import ipaddress
 import socket
@@ -116,7 +117,10 @@ def _look_up(host: str, port: int, deadline: float, resolve: Resolve) -> Sequenc
             failed.append(error)
 
     thread = threading.Thread(target=work, name=f"resolve {host[:40]}", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, "the driver may start no more threads now") from error
     thread.join(_left(deadline))
     if found:
         return found[0]

@@ -160,6 +160,19 @@ def test_dead_address_before_a_live_one(kit: Kit, registry: FakeRegistry, read: 
         assert read(RegistrySource(transport, Reference(host, "llm/tiny", "v1", None)), blob) == b"weights"
 
 
+def test_no_thread_for_the_look_up(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more threads may start, a host counts as not reached, which is tried again, and not as a fault of the driver."""
+
+    def at_the_limit(_: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(threading.Thread, "start", at_the_limit)
+    reference = Reference("registry.example", "llm/tiny", "v1", None)
+    with pytest.raises(UnavailableError, match="no more threads"):
+        RegistrySource(kit.transport(retries=0), reference).resolve(reference)
+
+
 def test_unknown_host_is_not_retried(kit: Kit) -> None:
     """A name that does not exist is told at once."""
     asked = []
