@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from csi_model.errors import ConflictError, InvalidRequestError, MountError, UnsupportedError
+from csi_model.errors import ConflictError, InvalidRequestError, MountError, NoSpaceError, UnsupportedError
 from csi_model.linux import mounts
 from csi_model.linux.mountinfo import Mount, mounts_at
 from csi_model.linux.paths import mount_place, open_beneath
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _PROTECTED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV
+_LONGEST, _LONGEST_NAME = 4095, 255
+"""Bytes of a path and of a component that the kernel takes (PATH_MAX, less its end, and NAME_MAX)."""
 BUSY_PATIENCE = 2.0
 _BUSY_PAUSE = 0.02
 
@@ -50,7 +52,7 @@ class Target:
         """Check a target path against the root below which targets may lie; symlinks are looked for when it is used.
 
         Raises:
-            InvalidRequestError: relative, not below the root, or with `..`, an empty or an overlong component.
+            InvalidRequestError: relative, not below the root, with `..`, or longer than the kernel takes.
         """
         shown = repr(text[:200])
         if not text.startswith("/") or "\0" in text:
@@ -58,6 +60,9 @@ class Target:
             raise InvalidRequestError(msg)
         if ".." in text.split("/"):
             msg = f"the target path {shown} contains '..'; name the directory itself"
+            raise InvalidRequestError(msg)
+        if len(os.fsencode(text)) > _LONGEST or any(len(os.fsencode(name)) > _LONGEST_NAME for name in text.split("/")):
+            msg = f"the target path {shown} is longer than {_LONGEST} bytes, or one of its components than {_LONGEST_NAME}"
             raise InvalidRequestError(msg)
         path = Path(text)
         if path == root or not path.is_relative_to(root):
@@ -94,6 +99,7 @@ def attach(source: Path, target: Target) -> None:
         InvalidRequestError: the parent is missing, or a component is a symlink or no directory.
         ConflictError: something is mounted there already, or the directory is not empty.
         UnsupportedError: the kernel cannot make the clone read-only and the source is not.
+        NoSpaceError: the disk has no room for the directory.
         MountError: nothing is mounted at ``source``, or the kernel refused.
     """
     with _protected_clone(source) as clone:
@@ -196,6 +202,11 @@ def _make_directory(parent: int, target: Target) -> bool:
         os.mkdir(target.below.name, 0o750, dir_fd=parent)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # speaks of the disk that kubelet's directories lie on, not of mounts
+            msg = f"there is no room to make the directory {target}; free space on the disk that holds it"
+            raise NoSpaceError(msg) from error
+        raise
     return True
 
 
