@@ -119,8 +119,8 @@ def _look_up(host: str, port: int, deadline: float, resolve: Resolve) -> Sequenc
     thread = threading.Thread(target=work, name=f"resolve {host[:40]}", daemon=True)
     try:
         thread.start()
-    except RuntimeError as error:
-        raise OSError(errno.EAGAIN, "the driver may start no more threads now") from error
+    except RuntimeError as limit:
+        raise OSError(errno.EAGAIN, "the driver may start no more threads now") from limit
     thread.join(_left(deadline))
     if found:
         return found[0]
