@@ -116,8 +116,23 @@ class Stream(io.RawIOBase):
 
     def _receive(self, view: memoryview) -> int:
         if isinstance(self._sock, ssl.SSLSocket):
-            return self._sock.recv_into(view)
+            return self._receive_records(self._sock, view)
         return self._sock.recv_into(view, 0, socket.MSG_WAITALL if len(view) > BUFFER else 0)
+
+    @staticmethod
+    def _receive_records(sock: ssl.SSLSocket, view: memoryview) -> int:
+        """As many records of TLS, 16 KiB each, as fill ``view`` or come within a second; what breaks off later ones comes with the next call."""
+        count = sock.recv_into(view)
+        until = time.monotonic() + 1
+        while 0 < count < len(view) and len(view) > BUFFER and time.monotonic() < until:
+            try:
+                more = sock.recv_into(view[count:])
+            except OSError:
+                break
+            if not more:
+                break
+            count += more
+        return count
 
     def _silence(self) -> str:
         return f"{self._peer} sent nothing, or next to nothing, for {self._stall_timeout:g} s"
