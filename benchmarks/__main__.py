@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import contestants, machine, node, report
-from benchmarks.generate import MANY_TARS, RAW, TAR, VARIANTS, RegistryFolder, generate
+from benchmarks.generate import MANY_TARS, RAW, TAR, TLS, VARIANTS, RegistryFolder, generate
 from e2e.registry import Registry, running_registry, wait_until_listening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
 RESULTS = Path(__file__).parent / "results.json"
 _NODE = {"latency": node.publish_latency, "memory": node.pull_memory, "reading": node.reading}
@@ -44,12 +44,18 @@ def main() -> int:
     with ExitStack() as stack:
         if not options.keep:
             stack.callback(shutil.rmtree, work, ignore_errors=True)
-        files = stack.enter_context(running_files(work / "registry" / "data")) if options.redirect else None
-        registry = stack.enter_context(running_registry(work / "registry", redirect=files))
+        if options.redirect:
+            stack.enter_context(running_files(contestants.FILES, work / "registry" / "data"))
+        registry = stack.enter_context(
+            running_registry(work / "registry", redirect=f"http://{contestants.FILES}" if options.redirect else None)
+        )
         size = int(options.size * 2**30)
         variants = [variant for variant in VARIANTS if variant in options.only]
         if variants:
-            results["rounds"] = {**_facts(size, options.rounds), **_rounds(registry, work, size, variants, options)}
+            registries = dict.fromkeys(variants, registry)
+            if TLS in variants:
+                registries[TLS] = stack.enter_context(_running_tls(work, redirect=options.redirect))
+            results["rounds"] = {**_facts(size, options.rounds), **_rounds(registries, work, size, options)}
         for name in (name for name in _NODE if name in options.only):
             print(f"{name} …", flush=True)
             results[name] = {**_facts(size, 1), **_NODE[name](registry, work, size)}
@@ -60,8 +66,8 @@ def main() -> int:
     return 0
 
 
-def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Everybody on every variant, one after another, ``options.rounds`` times."""
+def _rounds(registries: Mapping[str, Registry], work: Path, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Everybody on every variant, each from its registry, one after another, ``options.rounds`` times."""
     everybody: list[contestants.Contestant] = [contestants.Ours(), contestants.OursDirect()]
     version = None
     if "containerd" not in options.without:
@@ -72,9 +78,9 @@ def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], 
     folder = RegistryFolder(work / "registry")
     memory = machine.Memory(work)
     runs: list[dict[str, Any]] = []
-    models = {variant: generate(folder, variant, size) for variant in variants}
+    models = {variant: generate(folder, TAR if variant == TLS else variant, size) for variant in registries}
     for turn in range(options.rounds):
-        for variant in variants:
+        for variant, registry in registries.items():
             model = models[variant]
             for who in everybody:
                 if not _takes_part(who, variant) or who.name in options.without:
@@ -82,11 +88,11 @@ def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], 
                 with contestants.scratch(work) as place:
                     memory.fill(folder.path(blob.digest) for blob in model.blobs)
                     load = machine.load()
-                    result = who.run(registry.host, model, place)
+                    result = who.run(registry, model, place)
                 run = {"round": turn, "variant": variant, "who": who.name, "load": load, **asdict(result)}
                 runs.append(run)
                 print(
-                    f"round {turn + 1} {variant:10} {who.name:18} ready {result.ready:6.2f} sync {result.synced:5.2f} read {result.read:5.2f} "
+                    f"round {turn + 1} {variant:12} {who.name:18} ready {result.ready:6.2f} sync {result.synced:5.2f} read {result.read:5.2f} "
                     f"cpu {result.used.cpu:6.2f} peak {result.used.peak >> 20} MiB written {result.used.written / model.weights:.3f}",
                     flush=True,
                 )
@@ -100,14 +106,31 @@ def _rounds(registry: Registry, work: Path, size: int, variants: Sequence[str], 
 
 
 @contextmanager
-def running_files(folder: Path) -> Iterator[str]:
-    """The URL of a file server, a process of its own, that ends with the block."""
-    port = int(contestants.FILES.rpartition(":")[2])
+def _running_tls(work: Path, *, redirect: bool) -> Iterator[Registry]:
+    """The registry once more, and the file server where one is wanted, over TLS."""
+    folder = work / "registry-tls"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "data").exists():
+        (folder / "data").symlink_to(work / "registry" / "data")
+    with ExitStack() as stack:
+        files = f"https://{contestants.FILES_TLS}" if redirect else None
+        registry = stack.enter_context(running_registry(folder, tls=True, redirect=files))
+        assert registry.ca_file is not None
+        if redirect:
+            certificate = (registry.ca_file, registry.ca_file.with_suffix(".key"))
+            stack.enter_context(running_files(contestants.FILES_TLS, folder / "data", *certificate))
+        yield registry
+
+
+@contextmanager
+def running_files(host: str, folder: Path, *certificate: Path) -> Iterator[None]:
+    """A file server, a process of its own, that ends with the block; without a certificate and its key it speaks plain HTTP."""
+    port = int(host.rpartition(":")[2])
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.files", str(port), str(folder)])
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.files", str(port), str(folder), *map(str, certificate)])
     try:
         wait_until_listening(process, port)
-        yield f"http://{contestants.FILES}"
+        yield
     finally:
         process.terminate()
         process.wait(10)

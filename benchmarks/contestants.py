@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.generate import Model
+    from e2e.registry import Registry
 
 CONTAINERD = "v2.4.2"
 _BUILD = ("containerd", "ctr")
 _CGROUPS = Path("/sys/fs/cgroup")
-FILES = "127.0.0.1:18467"
-"""Where the file server listens that the registry redirects to: the driver speaks plain HTTP to no host that its configuration does not name."""
+FILES, FILES_TLS = "127.0.0.1:18467", "127.0.0.1:18468"
+"""Where the file servers listen that registries redirect to: the driver's configuration has to name them before they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ class Ours:
 
     name = "csi-model"
 
-    def run(self, host: str, model: Model, folder: Path) -> Result:
+    def run(self, registry: Registry, model: Model, folder: Path) -> Result:
         """Publish once on an empty store."""
-        with running_driver(folder, host) as driver:
+        with running_driver(folder, registry) as driver:
             self.prepare(driver)
             assert driver.process is not None
             before = usage(driver.process.pid)
             began = time.monotonic()
-            target = driver.publish(f"{host}/{model.reference}", timeout=600)
+            target = driver.publish(f"{registry.host}/{model.reference}", timeout=600)
             ready = time.monotonic() - began
             synced = timed_sync()
             used = usage(driver.process.pid).since(before)
@@ -96,16 +97,17 @@ class Containerd:
         self._daemon, self._ctr = _programs(cache)
         self.version = subprocess.run([self._daemon, "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
 
-    def run(self, host: str, model: Model, folder: Path) -> Result:
+    def run(self, registry: Registry, model: Model, folder: Path) -> Result:
         """Pull and mount once on an empty store."""
         with self._running(folder) as (address, daemon):
             ctr = (self._ctr, "--address", address)
-            reference = f"{host}/{model.reference}"
+            reference = f"{registry.host}/{model.reference}"
+            trust = ["--plain-http"] if registry.ca_file is None else ["--hosts-dir", _hosts_folder(folder, registry)]
             target = folder / "target"
             target.mkdir()
             before = usage(daemon)
             began = time.monotonic()
-            used = run([*ctr, "images", "pull", "--plain-http", reference])
+            used = run([*ctr, "images", "pull", *trust, reference])
             used = used.beside(run([*ctr, "images", "mount", reference, target]))
             ready = time.monotonic() - began
             synced = timed_sync()
@@ -152,11 +154,11 @@ class Skopeo:
 
     name = "skopeo"
 
-    def run(self, host: str, model: Model, folder: Path) -> Result:
+    def run(self, registry: Registry, model: Model, folder: Path) -> Result:
         """Copy once."""
         copy = ["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--dest-oci-accept-uncompressed-layers"]
         began = time.monotonic()
-        used = run([*copy, f"docker://{host}/{model.reference}", f"oci:{folder}/layout:v1"])
+        used = run([*copy, f"docker://{registry.host}/{model.reference}", f"oci:{folder}/layout:v1"])
         ready = time.monotonic() - began
         synced = timed_sync()
         read, _ = read_all(folder / "layout" / "blobs")
@@ -168,12 +170,16 @@ class Curl:
 
     name = "curl + openssl"
 
-    def run(self, host: str, model: Model, folder: Path) -> Result:
+    def run(self, registry: Registry, model: Model, folder: Path) -> Result:
         """Download and hash once."""
         files = folder / "files"
         files.mkdir()
         repository = model.reference.partition(":")[0]
-        wanted = [word for blob in model.blobs for word in ("-o", files / blob.name, f"http://{host}/v2/{repository}/blobs/{blob.digest}")]
+        wanted = [
+            word
+            for blob in model.blobs
+            for word in ("-o", files / blob.name, f"http://{registry.host}/v2/{repository}/blobs/{blob.digest}")
+        ]
         hashing = f"find {files} -type f -print0 | xargs -0 -n 1 -P {len(os.sched_getaffinity(0))} openssl dgst -sha256 > {folder}/sums"
         began = time.monotonic()
         used = run(["curl", "-sSfL", "--parallel", "--parallel-immediate", "--parallel-max", "4", *wanted])
@@ -190,10 +196,19 @@ class Curl:
 Contestant = Ours | Containerd | Skopeo | Curl
 
 
+def _hosts_folder(folder: Path, registry: Registry) -> Path:
+    """Where containerd reads whose word it is to take for the registry's certificate."""
+    settings = folder / "hosts" / registry.host / "hosts.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'server = "https://{registry.host}"\nca = "{registry.ca_file}"\n')
+    return folder / "hosts"
+
+
 @contextmanager
-def running_driver(folder: Path, host: str) -> Iterator[Driver]:
+def running_driver(folder: Path, registry: Registry) -> Iterator[Driver]:
     """A driver with an empty store below ``folder``, cleaned away at the end."""
-    driver = Driver(folder / "node", {"registries": {name: {"plainHttp": True} for name in (host, FILES)}})
+    how = {"plainHttp": True} if registry.ca_file is None else {"caFile": str(registry.ca_file)}
+    driver = Driver(folder / "node", {"registries": dict.fromkeys((registry.host, FILES, FILES_TLS), how)})
     with ExitStack() as stack:
         stack.callback(driver.clean_up)
         driver.start()

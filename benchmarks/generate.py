@@ -28,7 +28,9 @@ SHARDS = 8
 MANY = 163
 """Layers of the image that has many."""
 RAW, TAR, GZIP, ZSTD, MANY_TARS = "raw", "tar", "gzip", "zstd", "163-layers"
-VARIANTS = (TAR, MANY_TARS, GZIP, ZSTD, RAW)
+TLS = "tar over TLS"
+"""The image that TAR is, from a registry and a file server that speak TLS."""
+VARIANTS = (TAR, MANY_TARS, GZIP, ZSTD, RAW, TLS)
 
 _BLOCK = 16 << 20
 _OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"

@@ -71,7 +71,7 @@ def publish_latency(registry: Registry, work: Path, _: int) -> dict[str, Any]:
     """With 110 volumes of a model published, how long each further publish takes, without the cost of a client library."""
     model = generate(RegistryFolder(work / "registry"), TAR, 64 * MEBIBYTE, name="small")
     reference = f"{registry.host}/{model.reference}"
-    with scratch(work) as folder, running_driver(folder, registry.host) as driver:
+    with scratch(work) as folder, running_driver(folder, registry) as driver:
         began = time.monotonic()
         with ThreadPoolExecutor(_PODS) as pods:
             list(pods.map(lambda number: driver.publish(reference, f"p{number}"), range(_PODS)))
@@ -89,7 +89,7 @@ def pull_memory(registry: Registry, work: Path, _: int) -> dict[str, Any]:
     """The driver's largest resident memory for a raw layer of 20 GiB, and for 20 zstd models at once."""
     folder = RegistryFolder(work / "registry")
     zstd = [generate(folder, ZSTD, 128 * MEBIBYTE, name=f"zstd-{number}", seed=1000 * number, layers=2) for number in range(_ZSTD_MODELS)]
-    with scratch(work) as place, running_driver(place, registry.host) as driver:
+    with scratch(work) as place, running_driver(place, registry) as driver:
         with ThreadPoolExecutor(_ZSTD_MODELS) as pods:
             list(pods.map(lambda model: driver.publish(f"{registry.host}/{model.reference}", model.blobs[0].digest[7:19]), zstd))
         many = _peak(driver)
@@ -97,7 +97,7 @@ def pull_memory(registry: Registry, work: Path, _: int) -> dict[str, Any]:
             driver.unpublish(model.blobs[0].digest[7:19])
     large = generate(folder, RAW, _LARGE, name="large", layers=1)
     try:
-        with scratch(work) as place, running_driver(place, registry.host) as driver:
+        with scratch(work) as place, running_driver(place, registry) as driver:
             began = time.monotonic()
             driver.publish(f"{registry.host}/{large.reference}", timeout=900)
             seconds, one = time.monotonic() - began, _peak(driver)
@@ -114,7 +114,7 @@ def reading(registry: Registry, work: Path, size: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for variant in (TAR, RAW):
         model = generate(folder, variant, size)
-        with scratch(work) as place, running_driver(place, registry.host) as driver:
+        with scratch(work) as place, running_driver(place, registry) as driver:
             driver.config["views"] = {"idle": "1s"}
             driver.stop()
             driver.start()
