@@ -165,7 +165,7 @@ class Csi(_Section):
     """The CSI services."""
 
     driver_name: str = Field(
-        default="csi-model.dev", pattern=r"^[a-zA-Z][A-Za-z0-9.-]{0,61}[a-zA-Z]$", description="Name under which kubelet knows the driver."
+        default="csi-model.dev", pattern=r"^[a-z][a-z0-9.-]{0,61}[a-z]$", description="Name under which kubelet knows the driver."
     )
     workers: Count = Field(
         default=256,

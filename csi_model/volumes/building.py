@@ -21,6 +21,7 @@ from csi_model.mount.materialise import bytes_to_copy, links_hold, materialise, 
 from csi_model.mount.strategy import Strategy, choose_view, is_warm, links_only
 from csi_model.mount.views import ViewFiles, residency
 from csi_model.pull.progress import amount
+from csi_model.store.faults import disk_errors
 from csi_model.store.records import ViewRecord
 from csi_model.tree.view import Totals, totals, used
 from csi_model.volumes.flight import Flight
@@ -198,7 +199,8 @@ class Builder:
             self._image(view_id).unlink(missing_ok=True)
 
     def _demand_room(self, count: int) -> None:
-        free = free_bytes(self._store.views) - self._reserve
+        with disk_errors(f"cannot look at the room in {self._store.views}"):
+            free = free_bytes(self._store.views) - self._reserve
         if _NEGLIGIBLE < count > free:
             msg = (
                 f"the view needs {amount(count)} and only {amount(max(0, free))} are free beside the reserve of {amount(self._reserve)}; "

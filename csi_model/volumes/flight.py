@@ -174,7 +174,7 @@ class Flights(Generic[_Kind]):
         self._stopped = False
 
     def join(self, key: Hashable, work: Callable[[_Kind], object]) -> _Kind:
-        """The flight that does ``work`` for ``key``: the one under way, or a new one.
+        """The flight that does ``work`` for ``key``: the one under way, or a new one, whose log lines name whoever began it.
 
         Raises:
             BusyError: there may be no more threads now.

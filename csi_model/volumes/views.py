@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 import time
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -254,8 +253,7 @@ class Views:
                 raise BusyError(msg)  # and no failure: the next try builds it
 
     def _building(self, view: View, model: ReadyModel) -> Build:
-        context = copy_context()  # its log lines name the volume whose publish began it
-        return self._builds.join(view.id, lambda flight: context.run(self._build, view, model, flight))
+        return self._builds.join(view.id, lambda flight: self._build(view, model, flight))
 
     def _build(self, view: View, model: ReadyModel, flight: Build) -> None:
         with self._locks.hold(view.id, patience=None):

@@ -57,6 +57,7 @@ def test_registries_are_keyed_by_host_and_port() -> None:
         ("layouts: {allowedPrefixes: ['oci-layout:///srv/../etc']}", "layouts.allowedPrefixes.0: expected a prefix"),
         ("layouts: {allowedPrefixes: ['oci-layout+zip://a::file:///b']}", "layouts.allowedPrefixes.0: expected a prefix"),
         ("csi: {driverName: 7up}", "csi.driverName: String should match pattern"),
+        ("csi: {driverName: My.Driver}", "csi.driverName: String should match pattern"),
         ("- a list", "(the whole file): Input should be a valid dictionary"),
         ("pull: {", "test.yaml is not valid YAML"),
         ("pull: {decoders: 1}\npull: {buffers: 4}", "the key 'pull' is written twice"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.config.model import Views
-from csi_model.errors import BusyError, NoSpaceError, StillPullingError
+from csi_model.errors import BusyError, DiskMissingError, NoSpaceError, StillPullingError
 from csi_model.linux.mountinfo import mounts_at
 from csi_model.mount import copying
 from csi_model.volumes.request import VolumeRequest
@@ -115,6 +115,16 @@ def test_copies_leave_the_reserve_alone(halted: Node, registry: FakeRegistry, st
             halted.publish(heavy)
         assert (halted.publish(light) / "m").read_bytes() == WEIGHTS
         halted.unpublish()
+
+
+def test_a_folder_of_views_that_is_gone_is_the_disks_fault(node: Node, registry: FakeRegistry) -> None:
+    """Where views/ was taken away, a publish says so and blames neither the pod nor the driver; with it back, the pod gets its model."""
+    reference, views = push_tars(registry, "llm/car", tar_of({"m": WEIGHTS})), node.folder / "state" / "views"
+    views.rmdir()
+    with pytest.raises(DiskMissingError, match="views"):
+        node.publish(reference)
+    views.mkdir()
+    assert (node.publish(reference) / "m").read_bytes() == WEIGHTS
 
 
 def test_a_symlink_among_the_largest_files_stops_no_switch(node: Node, registry: FakeRegistry) -> None:
