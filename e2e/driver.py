@@ -190,6 +190,10 @@ class Driver:
         """The mounts of views below the state directory."""
         return [target for target in self.mounts() if target.startswith(f"{self.state}/")]
 
+    def published(self) -> list[str]:
+        """The mounts that are no views: those of volumes, and strays. One look, for a driver mounts views anew meanwhile."""
+        return [target for target in self.mounts() if not target.startswith(f"{self.state}/")]
+
     def unfinished(self) -> list[str]:
         """What lies in ingest."""
         return [str(path.relative_to(self.state)) for path in (self.state / "ingest").rglob("*")]

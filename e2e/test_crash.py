@@ -46,7 +46,7 @@ def _die_at(driver: Driver, step: str, reference: str) -> None:
 def _check(driver: Driver) -> None:
     """What must be true at any time: nothing corrupt, no stray mount."""
     assert driver.corrupt() == []
-    assert set(driver.mounts()) - set(driver.views()) <= {str(driver.target("a"))}
+    assert set(driver.published()) <= {str(driver.target("a"))}
 
 
 def _check_ingest(driver: Driver) -> None:

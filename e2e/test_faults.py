@@ -34,7 +34,7 @@ def driver(shared_driver: Driver) -> Iterator[Driver]:
     for pod in list((shared_driver.kubelet / "pods").iterdir()):
         if shared_driver.target(pod.name).exists():
             shared_driver.unpublish(pod.name)
-    assert shared_driver.mounts() == shared_driver.views()
+    assert shared_driver.published() == []
     assert set(shared_driver.unfinished()) <= set(before)
     assert shared_driver.corrupt() == []
 

@@ -63,7 +63,7 @@ def driver(shared_driver: Driver) -> Iterator[Driver]:
     yield shared_driver
     if shared_driver.target("a").exists():
         shared_driver.unpublish()
-    assert shared_driver.mounts() == shared_driver.views()
+    assert shared_driver.published() == []
 
 
 def _tar(*members: tarfile.TarInfo) -> bytes:
