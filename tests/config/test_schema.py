@@ -87,7 +87,9 @@ def test_what_is_wrong_is_refused_at_its_path(document: Any, path: list[str | in
 
 # `parse` reads JSON as the YAML that it is; a surrogate cannot be written in either.
 _WORDS = st.from_regex(r"[ 0-9.]{0,4}(ms|s|m|h|d|KiB|GB|x|)[ ]?", fullmatch=True)
-_NUMBERS = st.one_of(st.integers(-2, 2**40), st.floats(allow_nan=False, allow_infinity=False, width=32), st.booleans(), _WORDS)
+_FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32).map(lambda number: int(number) if number.is_integer() else number)
+"""As helm writes them: 1.0 as 1."""
+_NUMBERS = st.one_of(st.integers(-2, 2**40), _FLOATS, st.booleans(), _WORDS)
 
 
 @given(st.fixed_dictionaries({}, optional={"linger": _NUMBERS, "freeSpaceReserve": _NUMBERS, "activeBlobs": _NUMBERS}))

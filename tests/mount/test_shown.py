@@ -33,7 +33,9 @@ def loop(store: Store, request: pytest.FixtureRequest) -> Iterator[str]:
     inside: Path = store.root / "inside"
     inside.mkdir()
     script = f"mount --bind {store.views.parent} {inside} && losetup --find --show --read-only {inside}/{store.views.name}/{request.param}"
-    device = subprocess.run(["unshare", "--mount", "sh", "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+    device = subprocess.run(
+        ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script], check=True, capture_output=True, text=True
+    ).stdout.strip()
     yield device
     subprocess.run(["losetup", "--detach", device], check=True)
 

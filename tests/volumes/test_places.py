@@ -6,19 +6,20 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_model.config.model import Views
-from csi_model.linux.mountinfo import mounts_at
+from csi_model.linux.mountinfo import mounts_at, read_mounts
+from csi_model.linux.mounts import unmount
 from csi_model.volumes.engine import open_engine
 from tests.fakes.models import push_artifact, push_tars, tar_of
 from tests.volumes.endings import killed, reboot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.fakes.registry import FakeRegistry
     from tests.volumes.conftest import Node
@@ -44,7 +45,9 @@ def _mounted(path: Path, *arguments: object) -> Iterator[Path]:
     try:
         yield path
     finally:
-        subprocess.run(["umount", "--recursive", path], check=True)
+        for mount in reversed(read_mounts()):
+            if Path(mount.target).is_relative_to(path):
+                unmount(mount.target)
 
 
 def _publish(node: Node, references: dict[str, str]) -> None:
