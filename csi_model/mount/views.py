@@ -173,7 +173,7 @@ def shown_elsewhere(table: Iterable[Mount], holder: int, views: Path, places: Pa
 
     The holder is the kernel's answer, for several mounts may be stacked at one path. A view's place may be seen at several paths. And
     another driver on this node, or one with another state directory, may have views of the same names, so that views are told apart by
-    where they lie. Where the holder is not in the table (in a chroot), names have to do.
+    where they lie. The holder is not in the table where it is what a chroot's "/" lies in.
     """
     table = tuple(table)
     below = next((mount for mount in table if mount.mount_id == holder and views.is_relative_to(mount.target)), None)
@@ -265,8 +265,8 @@ def _shows_from(mount: Mount, views: Path, below: Mount | None) -> bool:
     """Whether the view that the mount shows is one of the directory ``views``, which lies in the mount ``below``."""
     if mount.filesystem == "erofs":
         return _is_loop(mount) or _lies_in(Path(mount.source), views)
-    if below is None:
-        return True
+    if below is None:  # in its filesystem, the way to the chroot and from there the one that we know
+        return str(_folder(mount).parent).endswith(str(views))
     return mount.device == below.device and _folder(mount).parent == Path(below.root) / views.relative_to(below.target)
 
 

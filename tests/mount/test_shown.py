@@ -108,9 +108,12 @@ def test_the_topmost_mount_holds_the_state_directory() -> None:
     assert _seen(ROOT, bind, disk, pod, holder=21) == frozenset()
 
 
-def test_without_the_state_directorys_mount_a_name_is_enough() -> None:
-    """In a chroot the mount that holds everything may be in no table; then more is kept rather than less."""
-    assert _seen(f"30 20 7:0 /views/{VIEW} /pod ro,nosuid,nodev - ext4 /dev/loop0 rw", holder=20) == {VIEW}
+@pytest.mark.parametrize(
+    ("place", "counts"), [("/tree/var/lib/csi-model", True), ("/var/lib/csi-model", True), ("/tree/var/lib/other", False)]
+)
+def test_in_a_chroot_the_end_of_the_path_tells(place: str, counts: bool) -> None:  # noqa: FBT001
+    """There the mount that holds everything is in no table: the way to the chroot stands before the path of the views."""
+    assert _seen(f"30 20 7:0 {place}/views/{VIEW} /pod ro,nosuid,nodev - ext4 /dev/loop0 rw", holder=20) == ({VIEW} if counts else set())
 
 
 def test_a_disk_over_a_bind_mount(store: Store) -> None:
