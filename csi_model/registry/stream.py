@@ -70,6 +70,7 @@ class Stream(io.RawIOBase):
         self._fresh = 0
         self._stretch_waited = 0.0
         self._stretch = 0
+        self._broken: OSError | None = None
         self.ended = False
         self.failure: TransientError | None = None
         self.timed_out = False
@@ -119,15 +120,17 @@ class Stream(io.RawIOBase):
             return self._receive_records(self._sock, view)
         return self._sock.recv_into(view, 0, socket.MSG_WAITALL if len(view) > BUFFER else 0)
 
-    @staticmethod
-    def _receive_records(sock: ssl.SSLSocket, view: memoryview) -> int:
-        """As many records of TLS, 16 KiB each, as fill ``view`` or come within a second; what breaks off later ones comes with the next call."""
+    def _receive_records(self, sock: ssl.SSLSocket, view: memoryview) -> int:
+        """As many records of TLS, 16 KiB each, as fill ``view`` or come within a second; what breaks off later ones is raised by the next call."""
+        if self._broken is not None:
+            raise self._broken
         count = sock.recv_into(view)
         until = time.monotonic() + 1
         while 0 < count < len(view) and len(view) > BUFFER and time.monotonic() < until:
             try:
                 more = sock.recv_into(view[count:])
-            except OSError:
+            except OSError as error:
+                self._broken = error
                 break
             if not more:
                 break
