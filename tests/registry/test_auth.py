@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -159,6 +161,11 @@ def test_one_token_for_many_threads(kit: Kit, read: Callable[..., bytes]) -> Non
         assert auth.issued == 1
 
 
+def _is_in(thread: threading.Thread, function: str) -> bool:
+    frames = traceback.walk_stack(sys._current_frames().get(thread.ident or 0))
+    return any(frame.f_code.co_name == function for frame, _ in frames)
+
+
 def test_who_waits_for_anothers_token_can_stop(kit: Kit) -> None:
     """A reader that is closed while another one fetches the token ends then, and leaves the other to it."""
     auth = TokenAuth(USERS)
@@ -179,7 +186,8 @@ def test_who_waits_for_anothers_token_can_stop(kit: Kit) -> None:
         while not registry.requests("/token"):
             time.sleep(0.01)
         threads[1].start()
-        time.sleep(0.1)
+        while not _is_in(threads[1], "_turn"):
+            time.sleep(0.01)
         readers[1].close()
         threads[1].join()
         assert (ended, auth.issued) == (["reader 1"], 0)
