@@ -233,7 +233,7 @@ class Job:
             lanes = self._lanes(stack, sums, writer)
             for piece in stack.enter_context(closing(self._fetch(present, self._stop))):
                 self._meter.add(piece.length)
-                _put(piece, lanes)
+                self._put(piece, lanes)
             _finish(lanes)
             sums.hashes.check(self._layer.digest, f"blob {self._layer.digest}")
             writer.finish()
@@ -279,7 +279,7 @@ class Job:
                 if not length:
                     piece.release()
                     return
-                _put(piece, lanes)
+                self._put(piece, lanes)
                 offset += length
                 if offset % _SPACE_CHECK == 0:
                     self._check_space()
@@ -341,35 +341,27 @@ class Job:
     def _lanes(self, stack: ExitStack, sums: LayerSums, writer: LayerWriter) -> tuple[Lane, ...]:
         short = self._layer.digest.short
         lanes = (
-            Lane(f"hash-{short}", sums.update, beside=self._beside),
-            Lane(f"write-{short}", writer.write, beside=self._beside),
+            Lane(f"hash-{short}", sums.update),
+            Lane(f"write-{short}", writer.write),
         )
         for lane in lanes:
             stack.callback(lane.close)
         return lanes
+
+    def _put(self, piece: Piece, lanes: tuple[Lane, ...]) -> None:
+        """Hand a piece to every lane; it goes back to its pool when the last is done with it."""
+        beside = self._beside()
+        try:
+            for lane in lanes:
+                lane.put(piece, beside=beside)
+        finally:
+            piece.release()
 
     def _result(self, sums: LayerSums) -> LayerResult:
         diff_id = self._want.diff_id
         if diff_id is not None and diff_id.algorithm != "sha256":
             sums.hashes.check(diff_id, f"layer {self._layer.digest}, decoded,")
         return LayerResult(sums.hashes.digest("sha256"), sums.length, sums.pieces, sums.entries())
-
-
-def _put(piece: Piece, lanes: tuple[Lane, ...]) -> None:
-    """Hand a piece to every lane; it is released when the last is done with it."""
-    for _ in lanes[1:]:
-        piece.share()
-    failed: BaseException | None = None
-    for lane in lanes:
-        if failed is not None:
-            piece.release()
-            continue
-        try:
-            lane.put(piece)
-        except BaseException as error:  # noqa: BLE001 - raised once every lane's share of the piece is given back
-            failed = error
-    if failed is not None:
-        raise failed
 
 
 def _finish(lanes: tuple[Lane, ...]) -> None:

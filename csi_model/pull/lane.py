@@ -2,7 +2,7 @@
 
 With as many layers in flight as there are cores, a thread that does all the work of its layer costs the least; with fewer, a core
 would idle, and a second thread nearly doubles the speed of one big layer. Which of the two holds changes while a layer is pulled, so
-it is asked for every piece.
+it is said for every piece.
 """
 
 from __future__ import annotations
@@ -26,32 +26,29 @@ _Item = TypeVar("_Item")
 class Lane:
     """Does ``work`` with pieces in the order in which they come. Used by one thread, and finished or abandoned by it."""
 
-    def __init__(self, name: str, work: Callable[[Piece], None], *, beside: Callable[[], bool]) -> None:
+    def __init__(self, name: str, work: Callable[[Piece], None]) -> None:
         self._name = name
         self._work = work
-        self._beside = beside
         self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()  # bounded by the buffers that its pieces hold
         self._pending = 0
         self._idle = threading.Condition()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def put(self, piece: Piece) -> None:
-        """Have a piece worked on, now or soon, and released after that.
+    def put(self, piece: Piece, *, beside: bool) -> None:
+        """Have a piece worked on: ``beside`` the caller and soon, or else now. The caller releases it as soon as it likes.
 
         Raises:
             CsiModelError: what the work on this or an earlier piece raised.
         """
-        if not (self._beside() and self._has_thread()):
-            try:
+        if not (beside and self._has_thread()):
+            if self._thread is not None:
                 self._drain()
-                self._work(piece)
-            finally:
-                piece.release()
+            self._work(piece)
             return
         if self._error is not None:
-            piece.release()
             raise self._error
+        piece.share()
         with self._idle:
             self._pending += 1
         self._queue.put(piece)

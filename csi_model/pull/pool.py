@@ -9,7 +9,7 @@ come to hold one part in n + 1 each, and as much is left for whoever comes next.
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,8 @@ class Permits:
     def __init__(self, total: int) -> None:
         self._total = total
         self._lock = threading.Lock()
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
+        self._out = 0
         self._queue: deque[tuple[str, threading.Event]] = deque()
 
     def acquire(self, host: str, stop: Stop) -> None:
@@ -40,12 +41,12 @@ class Permits:
             UnavailableError: ``stop`` was set first.
         """
         stop.check()
-        woken = threading.Event()
-        entry = (host, woken)
         with self._lock:
             if self._fits(host):
-                self._held[host] += 1
+                self._grant(host)
                 return
+            woken = threading.Event()
+            entry = (host, woken)
             self._queue.append(entry)
         with stop.waking(woken.set):
             woken.wait()
@@ -61,22 +62,27 @@ class Permits:
     def release(self, host: str) -> None:
         """Give a permit back, and serve those who wait."""
         with self._lock:
-            self._held[host] -= 1
-            if not self._held[host]:
+            self._out -= 1
+            if self._held[host] == 1:
                 del self._held[host]
+            else:
+                self._held[host] -= 1
             for entry in list(self._queue):
                 if self._fits(entry[0]):
-                    self._held[entry[0]] += 1
+                    self._grant(entry[0])
                     self._queue.remove(entry)
                     entry[1].set()
 
     def held(self) -> int:
         """How many permits are out."""
-        with self._lock:
-            return self._held.total()
+        return self._out
 
     def _fits(self, host: str) -> bool:
-        return self._held[host] < self._total - self._held.total()
+        return self._held.get(host, 0) < self._total - self._out
+
+    def _grant(self, host: str) -> None:
+        self._held[host] = self._held.get(host, 0) + 1
+        self._out += 1
 
 
 @dataclass(slots=True, eq=False)

@@ -72,7 +72,7 @@ class Schedule:
     def running(self) -> int:
         """How many layers hold a slot."""
         with self._lock:
-            return self._running.total()
+            return sum(self._running.values())
 
     def leave(self, host: str) -> bool:
         """Free a slot of ``host`` while its work goes on; whether that was allowed."""

@@ -7,7 +7,6 @@ beginning.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 from typing import TYPE_CHECKING, NoReturn
@@ -18,7 +17,7 @@ from csi_model.registry.client import Call
 from csi_model.registry.retry import Retry, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from csi_model.oci.descriptor import Descriptor
     from csi_model.registry.client import RepositoryClient
@@ -28,6 +27,26 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _SCRATCH = 256 * 1024
 _PROGRESS = 1 << 20
 """Bytes of one attempt that give the budget of retries back: a few would keep a pull of a hopeless host alive for hours."""
+
+
+class _Turn:
+    """A read by the one thread that reads; whoever closes the reader meanwhile leaves its end to that thread."""
+
+    def __init__(self, cancellation: Cancellation, lock: threading.Lock, let_go: Callable[[], None]) -> None:
+        self._cancellation = cancellation
+        self._lock = lock
+        self._let_go = let_go
+
+    def __enter__(self) -> None:
+        self._cancellation.check()
+        self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._lock.release()
+        if self._cancellation.is_cancelled:
+            self._let_go()
+            if kind is None:
+                self._cancellation.check()
 
 
 class RegistryBlobReader:
@@ -42,13 +61,14 @@ class RegistryBlobReader:
         self._serves_ranges = serves_ranges
         self._cancellation = Cancellation()
         self._lock = threading.Lock()
+        self._turn = _Turn(self._cancellation, self._lock, self._let_go)
         self._retry = Retry(client.settings, self._cancellation)
         self._response: Response | None = None
         self._what = f"blob {blob.digest.algorithm}:{blob.digest.short}… of {client.repository}"
 
     def wait(self) -> None:
         """See the protocol."""
-        with self._reading():
+        with self._turn:
             while self._position < self._end:
                 response = self._opened()
                 response.wait()
@@ -58,7 +78,7 @@ class RegistryBlobReader:
 
     def readinto(self, buffer: memoryview) -> int:
         """See the protocol."""
-        with self._reading():
+        with self._turn:
             wanted = min(len(buffer), self._end - self._position)
             filled = 0
             while filled < wanted:
@@ -80,17 +100,6 @@ class RegistryBlobReader:
         """See the protocol."""
         self._cancellation.cancel()
         self._let_go()
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        self._cancellation.check()
-        try:
-            with self._lock:
-                yield
-        finally:
-            if self._cancellation.is_cancelled:
-                self._let_go()
-        self._cancellation.check()
 
     def _let_go(self) -> None:
         """Release the response, unless a thread is reading from it: that one comes here itself when it is done."""

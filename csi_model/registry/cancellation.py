@@ -18,17 +18,15 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.is_cancelled = False
+        """Whether ``cancel`` was called."""
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether ``cancel`` was called."""
-        return self._event.is_set()
 
     def cancel(self) -> None:
         """Stop; safe to call again."""
         with self._lock:
+            self.is_cancelled = True
             self._event.set()
             for sock in self._sockets:
                 _shut_down(sock)
@@ -39,7 +37,7 @@ class Cancellation:
         Raises:
             UnavailableError: it was.
         """
-        if self._event.is_set():
+        if self.is_cancelled:
             msg = "the transfer was stopped; ask again to go on"
             raise StoppedError(msg)
 
@@ -52,7 +50,7 @@ class Cancellation:
         """Shut ``sock`` down when cancelled, at once if that was before."""
         with self._lock:
             self._sockets.add(sock)
-            if self._event.is_set():
+            if self.is_cancelled:
                 _shut_down(sock)
 
     def discard(self, sock: socket.socket) -> None:

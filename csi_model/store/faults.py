@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import errno
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from csi_model.errors import CsiModelError, DiskDeniedError, DiskError, DiskMissingError, NoSpaceError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
 
 
-@contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Raise an OSError of the body as ours, with ``what`` was being done in the message.
+def disk_errors(what: str) -> _DiskErrors:
+    """A context that raises an OSError of its body as ours, with ``what`` was being done in the message.
 
     An I/O error says nothing about digests, so it is never CorruptContentError; nor does any say something of models and registries, so
     what is not there is not NotFoundError, and what may not be done not DeniedError.
@@ -28,10 +22,21 @@ def disk_errors(what: str) -> Iterator[None]:
         DiskDeniedError: this process may not.
         DiskError: anything else, such as an I/O error, a read-only filesystem or too many open files.
     """
-    try:
-        yield
-    except OSError as error:
-        raise as_ours(error, what) from error
+    return _DiskErrors(what)
+
+
+class _DiskErrors:
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError):
+            raise as_ours(error, self._what) from error
 
 
 def as_ours(error: OSError, what: str) -> CsiModelError:

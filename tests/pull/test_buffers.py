@@ -124,18 +124,22 @@ def test_a_stop_in_the_middle_costs_no_buffer(
     assert shared.buffers_lent() == 0
 
 
-def test_a_lane_that_failed_beside_releases_what_comes_inline() -> None:
-    """A piece that is put where the lane works inline again, after its thread has failed, goes back like all others."""
-    pool, beside = BufferPool(6), iter([True, False, False])
+def test_a_lane_that_failed_beside_keeps_nothing() -> None:
+    """After a lane's thread has failed, what is put beside or inline fails too, and is the caller's alone."""
+    pool = BufferPool(6)
 
     def work(_: Piece) -> None:
         msg = "full"
         raise NoSpaceError(msg)
 
-    lane = Lane("test", work, beside=lambda: next(beside))
-    lane.put(Piece(pool, pool.take("host", Stop()), offset=0, length=1))
-    for offset in (1, 2):
+    lane = Lane("test", work)
+    pieces = [Piece(pool, pool.take("host", Stop()), offset=offset, length=1) for offset in range(3)]
+    lane.put(pieces[0], beside=True)
+    for piece, beside in zip(pieces[1:], (False, True), strict=True):
         with pytest.raises(NoSpaceError):
-            lane.put(Piece(pool, pool.take("host", Stop()), offset=offset, length=1))
+            lane.put(piece, beside=beside)
     lane.close()
+    assert pool.lent() == 3
+    for piece in pieces:
+        piece.release()
     assert pool.lent() == 0

@@ -19,18 +19,24 @@ def a_piece(pool: BufferPool, offset: int) -> Piece:
     return Piece(pool, pool.take("host", Stop()), offset=offset, length=1)
 
 
+def put(lane: Lane, piece: Piece, *, beside: bool) -> None:
+    try:
+        lane.put(piece, beside=beside)
+    finally:
+        piece.release()
+
+
 def test_order_holds_while_the_work_moves_between_threads() -> None:
     """Pieces are worked on in their order though every few of them the lane changes between its own thread and the caller's."""
     pool, seen, threads = BufferPool(16), list[int](), set[int]()
-    beside = iter([number // 3 % 2 == 0 for number in range(60)])
 
     def work(piece: Piece) -> None:
         seen.append(piece.offset)
         threads.add(threading.get_ident())
 
-    lane = Lane("test", work, beside=lambda: next(beside))
+    lane = Lane("test", work)
     for offset in range(60):
-        lane.put(a_piece(pool, offset))
+        put(lane, a_piece(pool, offset), beside=offset // 3 % 2 == 0)
     lane.finish()
     assert seen == list(range(60))
     assert len(threads) == 2
@@ -48,11 +54,11 @@ def test_an_error_reaches_the_caller_and_no_buffer_is_lost(*, beside: bool) -> N
             raise NoSpaceError(msg)
         seen.append(piece.offset)
 
-    lane = Lane("test", work, beside=lambda: beside)
+    lane = Lane("test", work)
 
     def run() -> None:
         for offset in range(10):
-            lane.put(a_piece(pool, offset))
+            put(lane, a_piece(pool, offset), beside=beside)
         lane.finish()
 
     with pytest.raises(NoSpaceError):
@@ -92,8 +98,8 @@ def test_threads_log_as_the_one_that_began_them() -> None:
         seen.append((threading.current_thread().name, get_contextvars()))
 
     with bound_contextvars(reference="registry.example/x:v1"):
-        lane = Lane("hash", look, beside=lambda: True)
-        lane.put(a_piece(BufferPool(2), 0))
+        lane = Lane("hash", look)
+        put(lane, a_piece(BufferPool(2), 0), beside=True)
         lane.finish()
         ahead = Ahead("fetch", map(look, [1]), depth=1, drop=lambda _: None)
         ahead.close()
