@@ -79,12 +79,10 @@ def fetch(
         while offset < layer.size:
             started = time.monotonic()
             piece = next_piece(reader, layer, offset, pool=pool, host=host, stop=stop)
-            if time.monotonic() - started <= _SLOW_PIECE:
-                slow = 0
-            elif slow:
+            if time.monotonic() - started > _SLOW_PIECE:
                 slow += 1
             else:
-                slow, clock = 1, _Clock()
+                slow, clock = 0, _Clock()
             offset += piece.length
             yield piece
             if slow < _SAMPLE or connections == 1 or layer.size - offset < _WORTH_SPLITTING:

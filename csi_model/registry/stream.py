@@ -7,6 +7,7 @@ memory; on a plain socket one system call (MSG_WAITALL) fills a whole pipeline b
 from __future__ import annotations
 
 import io
+import select
 import socket
 import ssl
 import struct
@@ -71,6 +72,10 @@ class Stream(io.RawIOBase):
         self._stretch_waited = 0.0
         self._stretch = 0
         self._broken: OSError | None = None
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self.direct = False
+        """Whether the last bytes went past the BufferedReader, which does that only when it holds none itself."""
         self.ended = False
         self.failure: TransientError | None = None
         self.timed_out = False
@@ -83,12 +88,24 @@ class Stream(io.RawIOBase):
         """Always."""
         return True
 
+    def wait(self) -> None:
+        """Return when a byte can be received, or none will be any more. For plain sockets: of TLS, bytes may be here already."""
+        if self.ended:
+            return
+        started = time.monotonic()
+        if self._poll.poll(self._stall_timeout * 1000):
+            self._waited += time.monotonic() - started
+        else:
+            self.timed_out = True
+            self._fail(self._silence(), None)
+
     def readinto(self, buffer: Buffer) -> int:
         """Fill ``buffer``, or as much of it as came before the end, a failure or the stall time-out; 0 when there is no more."""
         if self.ended:
             return 0
         view = memoryview(buffer)
         started = time.monotonic()
+        self.direct = len(view) > BUFFER and not isinstance(self._sock, ssl.SSLSocket)
         try:
             count = self._receive(view)
         except (BlockingIOError, TimeoutError) as error:
