@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from csi_model.errors import CorruptContentError
@@ -14,10 +15,15 @@ if TYPE_CHECKING:
     from csi_model.sources.protocol import BlobReader
 
 
-def next_piece(reader: BlobReader, layer: Descriptor, offset: int, *, pool: BufferPool, host: str, stop: Stop) -> Piece:
-    """Read one piece; a buffer is taken once there are bytes for it."""
+def next_piece(reader: BlobReader, layer: Descriptor, offset: int, *, pool: BufferPool, host: str, stop: Stop) -> tuple[Piece, float]:
+    """Read one piece, and tell the seconds that its bytes were waited for; a buffer is taken, or waited for, once there are bytes for it."""
+    asked = time.monotonic()
     reader.wait()
-    return fill(reader, layer, offset, pool=pool, buffer=pool.take(host, stop))
+    came = time.monotonic()
+    buffer = pool.take(host, stop)
+    taken = time.monotonic()
+    piece = fill(reader, layer, offset, pool=pool, buffer=buffer)
+    return piece, came - asked + time.monotonic() - taken
 
 
 def fill(reader: BlobReader, layer: Descriptor, offset: int, *, pool: BufferPool, buffer: Buffer) -> Piece:

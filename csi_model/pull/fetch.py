@@ -3,7 +3,8 @@
 A layer begins on one connection, which is the cheapest. When its pieces turn out to spend their time on the way (a far registry, or one
 that rations each connection), the rest is fetched in short ranges over as many connections as are allowed, through an ordered window.
 Where it is not known whether the source delivers parts of a blob, it is asked beside the first connection, which goes on; a registry that
-ignores ranges, now or later, is read over one. Pieces that come slowly while this process keeps its CPUs busy are slow for want of CPU time, which more connections would only cost.
+ignores ranges, now or later, is read over one. Pieces that come slowly while this process keeps its CPUs busy are slow for want of CPU time,
+which more connections would only cost; and where more time goes by between pieces than in waiting for them, it is the disk that is slow.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ _SLOW_PIECE = 0.020
 
 _SAMPLE = 3
 """Slow pieces in a row that make a layer go wide."""
+
+_WAITING = 0.5
+"""Share of a layer's time that is spent in waiting for its bytes, below which they are not what it waits for."""
 
 _WORTH_SPLITTING = 8 * PIECE
 
@@ -76,10 +80,11 @@ def fetch(
         reader = stack.enter_context(closing(source.open(layer, offset=offset)))
         stack.enter_context(stop.waking(reader.close))
         probed = False
+        ended = time.monotonic()
         while offset < layer.size:
-            started = time.monotonic()
-            piece = next_piece(reader, layer, offset, pool=pool, host=host, stop=stop)
-            if time.monotonic() - started > _SLOW_PIECE:
+            piece, waited = next_piece(reader, layer, offset, pool=pool, host=host, stop=stop)
+            began, ended = ended, time.monotonic()
+            if waited > max(_SLOW_PIECE, _WAITING * (ended - began)):
                 slow += 1
             else:
                 slow, clock = 0, _Clock()

@@ -48,6 +48,7 @@ def test_a_slow_layer_goes_wide_and_a_fast_one_does_not(source: MemorySource, mo
     assert joined(source, layer, pool, connections=3) == data
     assert source.most_readers == 1
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_WAITING", 0.0)
     monkeypatch.setattr(fetching, "_BUSY", math.inf)
     assert joined(source, layer, pool, connections=3) == data
     assert 1 < source.most_readers <= 3
@@ -57,15 +58,32 @@ def test_a_slow_layer_goes_wide_and_a_fast_one_does_not(source: MemorySource, mo
 def test_a_layer_that_is_slow_for_want_of_cpu_time_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the process keeps its CPUs busy, more connections would only take turns on them."""
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_WAITING", 0.0)
     monkeypatch.setattr(fetching, "_BUSY", 0.0)
     data = noise(SIZE)
     assert joined(source, source.add(data), BufferPool(8), connections=3) == data
     assert source.most_readers == 1
 
 
+@pytest.mark.parametrize("where", ["with the piece", "for its buffer"])
+def test_a_layer_that_waits_for_its_disk_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Where the time goes by with the pieces, or until a buffer of theirs comes back, more connections would bring none of it back."""
+    monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_BUSY", math.inf)
+    layer, pool = source.add(noise(SIZE)), BufferPool(2)
+    for piece in fetch(source, layer, offset=0, pool=pool, stop=Stop(), connections=3):
+        if where == "with the piece":
+            time.sleep(0.03)
+            piece.release()
+        else:
+            threading.Timer(0.03, piece.release).start()
+    assert source.most_readers == 1
+
+
 def test_a_source_without_ranges_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the server ignores Range, a slow layer stays on the connection that it has."""
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_WAITING", 0.0)
     source.ranges = False
     data = noise(SIZE)
     assert joined(source, source.add(data), BufferPool(8), connections=3) == data
@@ -121,6 +139,7 @@ def test_a_stop_ends_a_stalled_fetch_at_once(source: MemorySource, connections: 
 def test_a_body_of_another_length_is_refused(source: MemorySource, delta: int, connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A blob that is shorter or longer than its descriptor says is found out, not cut or padded."""
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_WAITING", 0.0)
     monkeypatch.setattr(fetching, "_BUSY", math.inf)
     data, pool = noise(SIZE), BufferPool(8)
     layer = source.add(data)

@@ -37,6 +37,7 @@ def registry() -> Iterator[FakeRegistry]:
 def far(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistrySource]:
     """The registry, all of whose pieces come slowly."""
     monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetching, "_WAITING", 0.0)
     monkeypatch.setattr(fetching, "_BUSY", math.inf)
     transport = Transport(HttpSettings(loopback_plain_http=True, retries=3, backoff=0.001, backoff_limit=0.01))
     reference = parse_reference(f"{registry.host}/llm/tiny:v1")

@@ -69,6 +69,7 @@ def test_a_layer_goes_wide_as_far_as_threads_allow(
 ) -> None:
     """Where no second connection can have a thread, the first goes on."""
     monkeypatch.setattr(fetch, "_SLOW_PIECE", 0.0)
+    monkeypatch.setattr(fetch, "_WAITING", 0.0)
     monkeypatch.setattr(fetch, "_BUSY", 2.0)
     data = noise(12 * PIECE)
     want = LayerWant(source.add(data))
