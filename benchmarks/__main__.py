@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import importlib.util
 import json
 import os
 import shutil
@@ -30,6 +31,12 @@ _NODE = {"latency": node.publish_latency, "memory": node.pull_memory, "reading":
 def main() -> int:
     """Run what the command line asks for."""
     options = _options()
+    if options.save and importlib.util.find_spec("matplotlib") is None:
+        print(
+            "the plot needs matplotlib: pip install -c constraints.txt -e '.[bench]', or measure without results (--no-save)",
+            file=sys.stderr,
+        )
+        return 2
     if os.environ.get("CSI_MODEL_BENCH_NAMESPACE") is None:
         # Mounts of a run that was killed vanish with its mount namespace.
         os.environ["CSI_MODEL_BENCH_NAMESPACE"] = "private"
