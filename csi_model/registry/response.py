@@ -57,9 +57,11 @@ class Response:
 
     def wait(self) -> None:
         """Return when a byte can be read, or the body has ended or failed."""
+        if self._failure:
+            return
         if self._stream.direct and not self._reply.chunked:
             self._stream.wait()
-        elif self._failure is None:
+        else:
             try:
                 self._reply.peek(1)
             except (http.client.HTTPException, OSError, ValueError) as error:

@@ -4,12 +4,15 @@ import math
 import threading
 import time
 from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from csi_model.errors import CorruptContentError, UnavailableError
+from csi_model.pull import body
 from csi_model.pull import fetch as fetching
+from csi_model.pull.body import fill
 from csi_model.pull.fetch import fetch, host_of
 from csi_model.pull.pool import PIECE, BufferPool
 from csi_model.pull.stop import Stop
@@ -18,6 +21,8 @@ from tests.pull.conftest import MemorySource, noise
 
 if TYPE_CHECKING:
     from csi_model.oci.descriptor import Descriptor
+    from csi_model.pull.pool import Buffer, Piece
+    from csi_model.sources.protocol import BlobReader
 
 SIZE = 13 * PIECE + 99
 
@@ -65,19 +70,34 @@ def test_a_layer_that_is_slow_for_want_of_cpu_time_keeps_one_connection(source: 
     assert source.most_readers == 1
 
 
-@pytest.mark.parametrize("where", ["with the piece", "for its buffer"])
-def test_a_layer_that_waits_for_its_disk_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """Where the time goes by with the pieces, or until a buffer of theirs comes back, more connections would bring none of it back."""
-    monkeypatch.setattr(fetching, "_SLOW_PIECE", 0.0)
-    monkeypatch.setattr(fetching, "_BUSY", math.inf)
-    layer, pool = source.add(noise(SIZE)), BufferPool(2)
-    for piece in fetch(source, layer, offset=0, pool=pool, stop=Stop(), connections=3):
-        if where == "with the piece":
-            time.sleep(0.03)
-            piece.release()
-        else:
-            threading.Timer(0.03, piece.release).start()
-    assert source.most_readers == 1
+@pytest.mark.parametrize("where", ["on the way", "with the piece", "for its buffer"])
+def test_only_bytes_that_are_waited_for_make_a_layer_go_wide(source: MemorySource, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Where the time goes by with the pieces, or until a buffer comes back, as on a slow disk, more connections would bring none of it back."""
+    now = 0.0
+
+    def passes(name: str) -> None:
+        nonlocal now
+        now += where == name
+
+    class SlowPool(BufferPool):
+        def take(self, host: str, stop: Stop) -> Buffer:
+            passes("for its buffer")
+            return super().take(host, stop)
+
+    def slow_fill(reader: BlobReader, layer: Descriptor, offset: int, *, pool: BufferPool, buffer: Buffer) -> Piece:
+        nonlocal now
+        now += 0.1  # slow in every case, but not always what takes the longest
+        passes("on the way")
+        return fill(reader, layer, offset, pool=pool, buffer=buffer)
+
+    monkeypatch.setattr(body, "fill", slow_fill)
+    for module in (body, fetching):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(fetching._Clock, "busy", lambda _: False)
+    for piece in fetch(source, source.add(noise(SIZE)), offset=0, pool=SlowPool(8), stop=Stop(), connections=3):
+        passes("with the piece")
+        piece.release()
+    assert (source.most_readers > 1) == (where == "on the way")
 
 
 def test_a_source_without_ranges_keeps_one_connection(source: MemorySource, monkeypatch: pytest.MonkeyPatch) -> None:
