@@ -9,6 +9,7 @@ from csi_model.errors import (
     CsiModelError,
     DeniedError,
     DiskDeniedError,
+    DiskError,
     InvalidRequestError,
     MountError,
     NoSpaceError,
@@ -28,6 +29,7 @@ CODES: dict[type[CsiModelError], int] = {
     UnauthenticatedError: 4,
     DeniedError: 4,
     DiskDeniedError: 4,
+    DiskError: 11,
     BusyError: 5,
     ConflictError: 5,
     UnavailableError: 6,
@@ -50,6 +52,7 @@ MEANINGS = {
     8: "the disk cannot hold it",
     9: "a format, feature or kernel capability that csi-model does not have",
     10: "the kernel refused to mount or unmount",
+    11: "the disk of the state directory failed, or something is missing from it; `csi-model doctor` looks at it",
     INTERRUPTED: "stopped by Ctrl-C or SIGTERM; what was pulled so far is kept",
 }
 """What each code means, for docs/cli.md."""

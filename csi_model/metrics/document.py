@@ -60,7 +60,7 @@ spec:
             summary: "kubelet on {{ $labels.node }} has not registered csi-model: no pod with a model starts there"
             action: "look at /readyz, at the driver's log for 'kubelet refused', and at kubelet's log for plugins_registry"
         - alert: CsiModelPullsFail
-          expr: sum by (node, kind) (increase(csi_model_pulls_failed_total{kind=~"unavailable|corrupt_content|no_space|bug"}[15m])) > 0
+          expr: sum by (node, kind) (increase(csi_model_pulls_failed_total{kind=~"unavailable|disk|corrupt_content|no_space|bug"}[15m])) > 0
           for: 15m
           labels: {severity: warning}
           annotations:

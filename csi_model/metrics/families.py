@@ -52,7 +52,7 @@ def _pulls(pulls: PullCounts) -> Iterator[Metric]:
     yield _counter("pulls_succeeded", "Pulls of models that brought all that was wanted.", pulls.succeeded)
     failed = CounterMetricFamily(
         "csi_model_pulls_failed",
-        "Pulls of models that failed, by kind of error; `stopped`: nobody waited any longer, or the driver ended.",
+        "Pulls of models that failed, by kind of error; `stopped`: nobody waited any longer, or the driver ended; `disk`: the node's own failed.",
         labels=["kind"],
     )
     for kind, count in pulls.failed.items():

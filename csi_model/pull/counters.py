@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from csi_model.errors import CsiModelError, StoppedError
+from csi_model.errors import CsiModelError, DiskError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 7200.0)
 """Upper ends of the classes of pull times; what takes longer is in one more."""
 
-_STOPPED = "stopped"
+_APART = {StoppedError: "stopped", DiskError: "disk"}
+"""Failures that are unavailable for reasons of their own: nobody waited for the work, or the driver ends; and the node's disk is no registry."""
+
 BUG = "bug"
 OTHER = "other"
 _MOST_HOSTS = 32
@@ -26,19 +28,16 @@ _MOST_HOSTS = 32
 
 
 def kind_of(error: BaseException) -> str:
-    """What failures like this one are counted as: its class among the direct heirs of CsiModelError, such as ``not_found``.
-
-    Work that was stopped, because nobody waited for it or the driver ends, has a kind of its own: it did not fail by itself.
-    """
-    if isinstance(error, StoppedError):
-        return _STOPPED
+    """What failures like this one are counted as: its class among those of ``_APART`` or else the direct heirs of CsiModelError, such as ``not_found``."""
     for kind in type(error).__mro__:
+        if kind in _APART:
+            return _APART[kind]
         if CsiModelError in kind.__bases__:
             return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
     return BUG
 
 
-KINDS = (*sorted(kind_of(kind()) for kind in CsiModelError.__subclasses__()), _STOPPED, BUG)
+KINDS = (*sorted(kind_of(kind()) for kind in CsiModelError.__subclasses__()), *_APART.values(), BUG)
 """Everything that a failed pull can be counted as."""
 
 

@@ -125,8 +125,9 @@ class BufferPool:
 
     def give(self, buffer: Buffer) -> None:
         """Take a buffer back; the giver holds no view of it any more."""
+        host = buffer.host  # whoever takes it next, which can be at once, makes it its own
         self._free.append(buffer)
-        self._permits.release(buffer.host)
+        self._permits.release(host)
 
     def lent(self) -> int:
         """How many buffers are out."""

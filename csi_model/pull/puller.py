@@ -120,7 +120,7 @@ class Puller:
         Raises:
             NoSpaceError: what is missing does not fit beside the reserve; nothing was begun.
             BusyError: there may be no more threads now; layers that had one already go on.
-        UnavailableError: the process is stopping.
+            UnavailableError: the process is stopping.
         """
         keys = {want: _key(want, source) for want in wants}
         keep = _KEPT // max(1, sum(want.index for want in keys))

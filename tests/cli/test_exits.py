@@ -17,8 +17,9 @@ def test_every_kind_of_error_has_a_documented_exit_code() -> None:
 
 
 def test_a_subclass_ends_as_its_base_does() -> None:
-    """The table is looked up along the MRO: still pulling is a way of being busy."""
+    """The table is looked up along the MRO: still pulling is a way of being busy, and a failing disk no silent registry."""
     assert exits.code_of(errors.StillPullingError("x")) == exits.CODES[errors.BusyError]
+    assert exits.code_of(errors.DiskMissingError("x")) == exits.CODES[errors.DiskError] != exits.CODES[errors.UnavailableError]
 
 
 def test_an_error_without_a_kind_is_a_failure() -> None:

@@ -29,6 +29,8 @@ def test_a_pull_is_counted_where_it_stands() -> None:
         (errors.StillPullingError(), "busy"),
         (errors.NoSpaceError(), "no_space"),
         (errors.StoppedError(), "stopped"),
+        (errors.DiskMissingError(), "disk"),
+        (errors.StateDamagedError(), "disk"),
         (ZeroDivisionError(), BUG),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from csi_model.errors import UnavailableError
-from csi_model.pull.pool import PIECE, BufferPool, Permits, Piece
+from csi_model.pull.pool import PIECE, Buffer, BufferPool, Permits, Piece
 from csi_model.pull.stop import Stop
 
 if TYPE_CHECKING:
@@ -57,6 +57,35 @@ def test_slow_hosts_leave_as_much_as_each_of_them_has_to_the_next() -> None:
             take_all(host)
     assert {take_all(host) for host in hosts} == {3, 4}
     assert take_all("late") == 2
+
+
+class _Snatched(list[Buffer]):
+    """Free buffers, each taken by another host in the instant in which it is put there."""
+
+    def __init__(self, pool: BufferPool) -> None:
+        super().__init__()
+        self._pool = pool
+        self.taken: list[Buffer] = []
+
+    def append(self, buffer: Buffer) -> None:
+        super().append(buffer)
+        self.taken.append(self._pool.take("other", Stop()))
+
+
+def test_a_buffer_that_is_taken_as_it_is_given_costs_its_giver_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The permit that goes back is that of the host which gives, whoever has the buffer by then."""
+    pool = BufferPool(4)
+    buffer = pool.take("first", Stop())
+    free = _Snatched(pool)
+    monkeypatch.setattr(pool, "_free", free)
+    pool.give(buffer)
+    assert free.taken == [buffer]
+    monkeypatch.setattr(pool, "_free", [])
+    assert pool.lent() == 1
+    pool.give(buffer)
+    assert pool.lent() == 0
+    for _ in range(2):  # half of them again, as before
+        pool.take("first", Stop())
 
 
 def test_memory_that_is_not_there_costs_no_permit(monkeypatch: pytest.MonkeyPatch) -> None:
