@@ -64,12 +64,12 @@ class Target:
         if len(os.fsencode(text)) > _LONGEST or any(len(os.fsencode(name)) > _LONGEST_NAME for name in text.split("/")):
             msg = f"the target path {shown} is longer than {_LONGEST} bytes, or one of its components than {_LONGEST_NAME}"
             raise InvalidRequestError(msg)
-        path = Path(text)
-        if path == root or not path.is_relative_to(root):
+        path, above = os.path.normpath(text), f"{root}/".replace("//", "/")
+        if not path.startswith(above) or path == above:
             msg = f"the target path {shown} is not below {root}; is the driver's kubelet root configured as kubelet's?"
             raise InvalidRequestError(msg)
         # The root itself may be reached through a symlink that the node's owner made; mountinfo knows it by its real name.
-        return cls(Path(os.path.realpath(root)), path.relative_to(root))
+        return cls(Path(os.path.realpath(root)), Path(path.removeprefix(above)))
 
     def __str__(self) -> str:
         return str(self.path)
@@ -239,7 +239,8 @@ def _attach_below(parent: int, clone: int, target: Target) -> None:
     step("publish.created")
     try:
         with mounts.closing(open_beneath(parent, target.below.name, _DIRECTORY)) as place:
-            _demand_free(place, target)
+            if not created:
+                _demand_free(place, target)
             mounts.attach_mount(clone, place, path=target)
     except BaseException:
         if created:
