@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import grpc
 import pytest
 
+from csi_model.cli import exits
 from csi_model.errors import DiskError
 from csi_model.generated import csi_pb2, csi_pb2_grpc, pluginregistration_pb2, pluginregistration_pb2_grpc
 from csi_model.volumes import engine
@@ -85,7 +86,7 @@ def test_a_long_start_is_no_death(person: Person, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(engine, "open_engine", slow)
     result = person.run("serve", "--endpoint", "/x/csi.sock", "--node-id", "n1", "--metrics-address", f"127.0.0.1:{port}")
-    assert result.exit_code == 6
+    assert result.exit_code == exits.CODES[DiskError]
     assert seen[:2] == [(200, "ok\n"), (503, "the driver is starting\n")]
     assert "csi_model_build_info" in seen[2][1]
 
