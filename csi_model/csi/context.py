@@ -17,7 +17,7 @@ from csi_model.volumes.request import VolumeRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_CLUSTER_DOMAINS = ("kubernetes.io", "k8s.io")
+_CLUSTER_DOMAINS = (".kubernetes.io", ".k8s.io")
 _POD = "csi.storage.k8s.io/"
 # The specification's limit for a map; what kubelet adds, service-account tokens for one, is not counted.
 _MAX_ATTRIBUTES = 4096
@@ -92,4 +92,4 @@ def shown_reference(context: Mapping[str, str]) -> str:
 
 def _is_clusters(key: str) -> bool:
     domain, slash, _ = key.partition("/")
-    return bool(slash) and any(domain == ours or domain.endswith(f".{ours}") for ours in _CLUSTER_DOMAINS)
+    return bool(slash) and f".{domain}".endswith(_CLUSTER_DOMAINS)
