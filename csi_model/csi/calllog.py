@@ -13,10 +13,8 @@ import grpc
 import structlog
 from structlog.contextvars import bound_contextvars
 
-from csi_model.csi.context import VolumeContext
+from csi_model.csi.context import shown_reference, who_asks
 from csi_model.csi.interceptor import CallInterceptor
-from csi_model.errors import InvalidRequestError
-from csi_model.oci.reference import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,13 +47,9 @@ def describe(request: Any) -> dict[str, str]:
     """What may be said of a request: its ids and paths, the pod it is for, and its reference as it parses."""
     told = {name: _cut(value) for field, name in _FIELDS.items() if (value := getattr(request, field, ""))}
     context: Mapping[str, str] = getattr(request, "volume_context", None) or getattr(request, "parameters", None) or {}
-    try:
-        told.update({name: _cut(value) for name, value in VolumeContext.parse(context).who.items()})
-        if "reference" in context:
-            # A malformed reference may be a URL with a password in it; only what parses is shown, and nothing behind a "?".
-            told["reference"] = _cut(str(parse_reference(context["reference"])).partition("?")[0])
-    except InvalidRequestError:
-        told["reference"] = "(malformed)"
+    told.update({name: _cut(value) for name, value in who_asks(context).items()})
+    if "reference" in context:
+        told["reference"] = _cut(shown_reference(context) or "(malformed)")
     return told
 
 

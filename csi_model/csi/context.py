@@ -31,13 +31,12 @@ _WHO = {
 
 @dataclass(frozen=True, slots=True)
 class VolumeContext:
-    """A volume context taken apart: the volume's own attributes, who asks, and whether the volume is written into a pod or claimed by it.
+    """A volume context taken apart: the volume's own attributes, and whether the volume is written into a pod or claimed by it.
 
     ``ephemeral`` is None where nobody says so: other callers than kubelet.
     """
 
     attributes: Mapping[str, str] = field(repr=False)
-    who: Mapping[str, str]
     ephemeral: bool | None
 
     @classmethod
@@ -57,7 +56,6 @@ class VolumeContext:
                 raise InvalidRequestError(msg)
         return cls(
             attributes=own,
-            who={name: context[key] for key, name in _WHO.items() if context.get(key)},
             ephemeral=None if (told := context.get(f"{_POD}ephemeral")) is None else told == "true",
         )
 
@@ -77,6 +75,11 @@ def parse_request(attributes: Mapping[str, str], *, layouts: Sequence[str]) -> V
         msg = f"volumes may not name the OCI layout {reference}; the driver's configuration lists it under no layouts.allowedPrefixes"
         raise DeniedError(msg)
     return request
+
+
+def who_asks(context: Mapping[str, str]) -> dict[str, str]:
+    """The pod that a volume is for, as far as its context tells; however malformed the rest of it is."""
+    return {name: context[key] for key, name in _WHO.items() if context.get(key)}
 
 
 def shown_reference(context: Mapping[str, str]) -> str:

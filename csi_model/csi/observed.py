@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from csi_model.csi.context import VolumeContext, shown_reference
-from csi_model.errors import InvalidRequestError
+from csi_model.csi.context import shown_reference, who_asks
 from csi_model.volumes.observer import PublishCall, Refused
 
 if TYPE_CHECKING:
@@ -47,10 +46,7 @@ def observed(request: csi_pb2.NodePublishVolumeRequest, observers: Sequence[Obse
 
 def identify(request: csi_pb2.NodePublishVolumeRequest) -> PublishCall:
     """Whom and what a request is for, however malformed it is."""
-    try:
-        who = VolumeContext.parse(request.volume_context).who
-    except InvalidRequestError:
-        who = {}
+    who = who_asks(request.volume_context)
     return PublishCall(
         volume_id=request.volume_id,
         target=request.target_path,

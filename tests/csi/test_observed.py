@@ -78,10 +78,10 @@ def test_a_reference_that_does_not_parse_is_not_told(reference: str) -> None:
     assert identify(publish_request(volume_context={"reference": reference})).reference == ""
 
 
-def test_what_a_pod_claims_too_much_of_is_left_out() -> None:
-    """A context that is refused as a whole still gives a call: its ids."""
+def test_a_context_that_is_refused_still_says_whose_it_is() -> None:
+    """So that the refusal reaches the pod's owner."""
     call = identify(publish_request(volume_context={"reference": REFERENCE, "include": "*" * 5000, **POD}))
-    assert (call.volume_id, call.pod) == ("csi-1", "")
+    assert (call.volume_id, call.pod) == ("csi-1", POD["csi.storage.k8s.io/pod.name"])
 
 
 def test_a_broken_observer_breaks_no_publish() -> None:
