@@ -98,7 +98,8 @@ def _node(results: dict[str, Any]) -> Iterator[str]:
         found = results["latency"]
         yield "## Publishing what is here\n"
         each = sorted(driver["p50"] * 1000 for driver in found["drivers"])
-        yield f"{_when(found)}; medians of {len(each)} drivers, one after another, whose p50 was {each[0]:.1f} to {each[-1]:.1f} ms."
+        yield f"{_when(found)}; medians of {len(each)} drivers, one after another, whose p50 was {each[0]:.1f} to {each[-1]:.1f} ms;"
+        yield f"SHA-256 took {found['sha256']:.2f} CPU-s/GiB meanwhile."
         yield f"One model for 110 volumes at once, pull included: {found['at_once']:.2f} s; then, with 110 published,"
         yield f"{found['count']} more one after another over the CSI socket, from connecting, which kubelet does for each call, to the answer (by a client as light as kubelet's):\n"
         yield "| goal | at most | found | |\n|---|---:|---:|---|"
