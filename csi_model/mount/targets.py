@@ -64,7 +64,7 @@ class Target:
         if len(os.fsencode(text)) > _LONGEST or any(len(os.fsencode(name)) > _LONGEST_NAME for name in text.split("/")):
             msg = f"the target path {shown} is longer than {_LONGEST} bytes, or one of its components than {_LONGEST_NAME}"
             raise InvalidRequestError(msg)
-        path, above = os.path.normpath(text), f"{root}/".replace("//", "/")
+        path, above = os.path.normpath(f"/{text.lstrip('/')}"), f"{root}/".replace("//", "/")
         if not path.startswith(above) or path == above:
             msg = f"the target path {shown} is not below {root}; is the driver's kubelet root configured as kubelet's?"
             raise InvalidRequestError(msg)

@@ -55,6 +55,15 @@ def test_paths_that_are_no_targets(text: str) -> None:
         Target.parse(text, root=ROOT)
 
 
+@pytest.mark.parametrize("text", ["/srv/x", "//srv/x", "///srv//./x/"])
+@pytest.mark.parametrize("root", ["/", "/srv"])
+def test_one_target_has_one_spelling(text: str, root: str) -> None:
+    """However many slashes it is asked for with, also where everything is below the root."""
+    target = Target.parse(text, root=Path(root))
+    assert str(target) == "/srv/x"
+    assert not target.below.is_absolute()
+
+
 def test_paths_that_are_targets() -> None:
     """Kubelet's paths are accepted, and a trailing slash does not matter."""
     text = "/var/lib/kubelet/pods/1/volumes/kubernetes.io~csi/v/mount"
